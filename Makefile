@@ -1,0 +1,47 @@
+# Every target makes what it needs, the virtual environment included.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BUILD := pyproject.toml setup.cfg difflayers/__init__.py
+
+.PHONY: help demo test test-slow lint bench docs clean
+
+help:
+	@echo "make demo       train a 4x4 Sudoku solver from nothing, in about a minute"
+	@echo "make test       the tests (minutes)"
+	@echo "make test-slow  the long tests"
+	@echo "make lint       ruff and mypy"
+	@echo "make bench      the benchmarks; results go to benchmarks/results"
+	@echo "make docs       the documentation, into docs/_build/html"
+
+demo: $(VENV)/.demos
+	$(BIN)/python -m demos.sudoku
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.test
+	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info docs/_build
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp for each extra; installing an extra again after pyproject.toml changed is quick.
+$(VENV)/.%: $(BUILD) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	touch $@

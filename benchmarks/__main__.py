@@ -1,0 +1,55 @@
+"""Run cases and keep their rows."""
+
+import argparse
+import csv
+from pathlib import Path
+
+from tabulate import tabulate
+
+import benchmarks.satnet.cases  # noqa: F401  (registers its cases)
+from benchmarks.registry import CASES, Row, machine
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Run benchmarks and keep their results.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="cases to run (default: all)")
+    parser.add_argument("--list", action="store_true", help="list the cases and what they show")
+    parser.add_argument("--no-save", action="store_true", help="print only; do not append to benchmarks/results")
+    options = parser.parse_args()
+    if unknown := [name for name in options.names if name not in CASES]:
+        parser.error(f"no case {unknown[0]!r}; there are {', '.join(CASES)}")
+    if options.list:
+        summaries = [(name, (case.__doc__ or "").splitlines()[0]) for name, case in CASES.items()]
+        print(tabulate(summaries, tablefmt="plain"))
+        return
+    for name in options.names or CASES:
+        print(f"\n{name}: {CASES[name].__doc__}")
+        rows = []
+        for row in CASES[name]():
+            rows.append(row)
+            print("  " + ", ".join(f"{key} {_short(value)}" for key, value in row.items()), flush=True)
+        print("\n" + tabulate([{key: _short(value) for key, value in row.items()} for row in rows], headers="keys"))
+        if not options.no_save:
+            _append(RESULTS / f"{name}.csv", rows)
+
+
+def _short(value: object) -> object:
+    return f"{value:.4g}" if isinstance(value, float) else value
+
+
+def _append(path: Path, rows: list[Row]) -> None:
+    """Add rows to a CSV file whose columns are those of its first row."""
+    path.parent.mkdir(exist_ok=True)
+    is_new = not path.exists()
+    with path.open("a", newline="") as file:
+        about = machine()
+        writer = csv.DictWriter(file, [*about, *rows[0]], lineterminator="\n")
+        if is_new:
+            writer.writeheader()
+        writer.writerows({**about, **{key: _short(value) for key, value in row.items()}} for row in rows)
+
+
+if __name__ == "__main__":
+    main()

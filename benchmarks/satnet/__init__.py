@@ -1,0 +1,1 @@
+"""SATNet: the layer against a per-coordinate loop, and its parts."""

@@ -1,0 +1,1 @@
+"""CUDA C++ sources, as package data (`importlib.resources.files("difflayers.cuda_ext")`): compiled on the user's machine."""

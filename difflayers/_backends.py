@@ -1,0 +1,90 @@
+"""Which kernels there are on this machine, and the threads that the CPU ones run on."""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+# Below this many floating-point operations a call is done before a second thread would have woken up.
+_OPERATIONS_WORTH_A_THREAD = 2e6
+
+_pool: ThreadPoolExecutor | None = None
+_pool_lock = threading.Lock()
+
+
+def _forget_pool() -> None:
+    """After a fork the child has none of its parent's threads."""
+    global _pool, _pool_lock
+    _pool, _pool_lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)
+
+
+def run_threads(
+    kernel: Callable[..., None], inputs: Sequence[Any], outputs: Sequence[np.ndarray], operations: float
+) -> None:
+    """kernel(*inputs, ticket, *outputs) on torch.get_num_threads() threads, which draw samples from one ticket counter.
+
+    The kernel releases the GIL. Ctrl-C stops it after the samples in work. Single-threaded for small work.
+    """
+    global _pool
+    batch = len(outputs[0])
+    ticket = np.zeros(1, np.int64)
+    threads = min(torch.get_num_threads(), batch)
+    if threads <= 1 or operations < _OPERATIONS_WORTH_A_THREAD:
+        kernel(*inputs, ticket, *outputs)
+        return
+    with _pool_lock:
+        if _pool is None:
+            _pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="difflayers")
+        running = [_pool.submit(kernel, *inputs, ticket, *outputs) for _ in range(threads)]
+    try:
+        wait(running)
+    finally:
+        ticket[0] = batch
+        wait(running)
+    for task in running:
+        task.result()
+
+
+class Backend(NamedTuple):
+    """One kind of kernels: its name, whether it can be used here, and what it is or why it cannot."""
+
+    name: str
+    available: bool
+    detail: str
+
+
+class Backends(tuple[Backend, ...]):
+    """The rows of `backends()`; prints as a table."""
+
+    def __str__(self) -> str:
+        rows = [("backend", "available", "detail"), *((b.name, "yes" if b.available else "no", b.detail) for b in self)]
+        widths = [max(len(row[c]) for row in rows) for c in range(2)]
+        return "\n".join(f"{name:{widths[0]}}  {there:{widths[1]}}  {detail}" for name, there, detail in rows)
+
+
+def backends() -> Backends:
+    """Which kernels this installation can run, and why one cannot.
+
+    Returns:
+        A tuple of `Backend(name, available, detail)`, one for each kind of kernels; ``print`` shows it as a table.
+
+    Example:
+        >>> import difflayers
+        >>> [backend.name for backend in difflayers.backends() if backend.available]
+        ['cpu']
+    """
+    import numba
+
+    from difflayers.satnet import kernels
+
+    cpu = f"numba {numba.__version__}, {kernels.VECTOR_BYTES * 8}-bit vectors, {torch.get_num_threads()} threads"
+    cuda = "this version has no CUDA kernels; layers and inputs must be on the CPU"
+    return Backends((Backend("cpu", True, cpu), Backend("cuda", False, cuda)))

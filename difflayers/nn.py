@@ -1,0 +1,155 @@
+"""The layers as modules."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from difflayers import functional
+from difflayers.functional import check_options, check_size
+
+__all__ = ["SATNet"]
+
+
+class SATNet(nn.Module):
+    r"""A MAXSAT instance with learnable clauses: completes a partly given assignment of n variables.
+
+    The problem solved, its gradient, errors and references: `difflayers.functional.satnet`. The arguments up to
+    ``weight_normalize``, the parameter ``S`` and ``forward(z, is_input)`` are those of the reference implementation
+    (github.com/locuslab/SATNet), whose code and checkpoints work unchanged.
+
+    Args:
+        n: number of variables.
+        m: rank of the clause matrix, its number of columns.
+        aux: number of auxiliary variables, never given and never returned.
+        max_iter: at most so many sweeps of the solver.
+        eps: stop after a sweep that lowers the objective by less than eps times what the first one did.
+        prox_lam: added to the diagonal of the backward system.
+        weight_normalize: start S at standard normal numbers times sqrt(0.5 / (n + 1 + aux + m)), else times 1.
+        k: dimension of the vectors. Default: the smallest multiple of 8 above sqrt(2 (n + 1 + aux)). The reference
+            implementation always has 32.
+        input_mask: (n,), bool or integer: which variables are given, if always the same. The layer can then be called
+            with z alone. Not part of the state dict.
+        device, dtype: of S. float32 or float64.
+
+    Attributes:
+        S: (n + 1 + aux, m), the learnable clause matrix: row 0 is the truth direction, then the variables, then aux.
+
+    Shapes:
+        z (..., n) and is_input (..., n) to (..., n).
+
+    Example:
+        >>> import torch
+        >>> from difflayers import SATNet
+        >>> layer = SATNet(n=3, m=8, aux=5)
+        >>> z = torch.tensor([[1.0, 0.0, 0.5]])
+        >>> is_input = torch.tensor([[True, True, False]])
+        >>> layer(z, is_input).shape
+        torch.Size([1, 3])
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Sigmoid(), SATNet(3, 8, input_mask=is_input[0]))
+        >>> model(torch.randn(2, 4)).shape
+        torch.Size([2, 3])
+    """
+
+    S: nn.Parameter
+    input_mask: Tensor | None
+
+    def __init__(
+        self,
+        n: int,
+        m: int,
+        aux: int = 0,
+        max_iter: int = 40,
+        eps: float = 1e-4,
+        prox_lam: float = 1e-2,
+        weight_normalize: bool = True,
+        *,
+        k: int | None = None,
+        input_mask: Tensor | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_size("n", n)
+        check_size("m", m)
+        check_size("aux", aux, least=0)
+        check_options(k, max_iter, eps, prox_lam)
+        if dtype not in (None, torch.float32, torch.float64):
+            raise TypeError(f"dtype must be torch.float32 or torch.float64; got {dtype}")
+        self.n, self.m, self.aux = n, m, aux
+        self.max_iter, self.eps, self.prox_lam = max_iter, eps, prox_lam
+        self.weight_normalize = weight_normalize
+        self.k = functional.default_k(n + 1 + aux) if k is None else k
+        if input_mask is not None:
+            if not isinstance(input_mask, Tensor) or input_mask.dtype.is_floating_point or input_mask.dtype.is_complex:
+                raise TypeError("input_mask must be a bool or integer tensor (nonzero where z is given)")
+            if input_mask.shape != (n,):
+                raise ValueError(f"input_mask must have shape ({n},); got {tuple(input_mask.shape)}")
+            input_mask = (input_mask != 0).to(device)
+        self.register_buffer("input_mask", input_mask, persistent=False)
+        self.S = nn.Parameter(torch.empty(n + 1 + aux, m, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self, *, generator: torch.Generator | None = None) -> None:
+        """Draw S anew: independent normal numbers, scaled as `weight_normalize` says."""
+        with torch.no_grad():
+            self.S.normal_(generator=generator)
+            if self.weight_normalize:
+                self.S.mul_((0.5 / (self.n + 1 + self.aux + self.m)) ** 0.5)
+
+    def forward(
+        self,
+        z: Tensor | tuple[Tensor, Tensor],
+        is_input: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        return_info: bool = False,
+    ) -> Any:
+        """Probabilities (..., n): given entries as they came, the others solved for.
+
+        Args:
+            z: (..., n) in [0, 1], the dtype of S; or a pair (z, is_input), as `nn.Sequential` passes it on.
+            is_input: (..., n), bool or integer, nonzero where z is given. May be left out if `input_mask` was set; if
+                both are there, this one counts.
+            generator: where the random start is drawn from; torch's global one if None.
+            return_info: also return a `SATNetInfo`.
+
+        Raises:
+            TypeError, ValueError: see `difflayers.functional.satnet`; also if there is no mask at all.
+        """
+        if isinstance(z, tuple | list):
+            if is_input is not None or len(z) != 2:
+                raise TypeError(
+                    "z must be a tensor, or one pair (z, is_input) with no further is_input; "
+                    f"got a {type(z).__name__} of {len(z)}" + (" and is_input" if is_input is not None else "")
+                )
+            z, is_input = z
+        if not isinstance(z, Tensor):
+            raise TypeError(f"z must be a tensor; got {type(z).__name__}")
+        if z.ndim < 1 or z.shape[-1] != self.n:
+            raise ValueError(f"z must have shape (..., {self.n}); got {tuple(z.shape)}")
+        if is_input is None:
+            if self.input_mask is None:
+                raise ValueError(
+                    "is_input is missing: pass forward(z, is_input), one pair (z, is_input), or set input_mask when "
+                    "constructing the layer"
+                )
+            is_input = self.input_mask.expand(z.shape)
+        return functional.satnet(
+            self.S,
+            z,
+            is_input,
+            k=self.k,
+            max_iter=self.max_iter,
+            eps=self.eps,
+            prox_lam=self.prox_lam,
+            generator=generator,
+            return_info=return_info,
+        )
+
+    def extra_repr(self) -> str:
+        parts = [f"n={self.n}, m={self.m}, aux={self.aux}, k={self.k}"]
+        parts.append(f"max_iter={self.max_iter}, eps={self.eps:g}, prox_lam={self.prox_lam:g}")
+        if self.input_mask is not None:
+            parts.append(f"input_mask={int(self.input_mask.sum())} given")
+        return ", ".join(parts)

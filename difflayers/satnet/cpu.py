@@ -1,0 +1,96 @@
+"""SATNet on CPU: what a batch shares (C = S S', scaling, threads) around the per-sample kernels of `kernels.py`."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from difflayers._backends import run_threads
+from difflayers.satnet import kernels
+from difflayers.satnet.oracle import MOMENTUM
+
+
+def mixing(
+    S: Tensor, z: Tensor, given: Tensor, start: Tensor, max_iter: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """`op.mixing`: the forward pass of a batch."""
+    S, z, given, start = (t.detach().contiguous() for t in (S, z, given, start))
+    S, z, unclamped = S / scaling(S), _within_unit(z), z
+    B, N, k = len(z), len(S), start.shape[1]
+    out, V, norms = torch.empty_like(z), S.new_empty(B, N, k), S.new_empty(B, N)
+    sweeps, decreases = torch.zeros(B, dtype=torch.int64), torch.zeros(B, dtype=torch.float64)
+    C, room = _gram(S, given, with_fixed=True)
+    inputs = [t.numpy() for t in (S, C, start, z, given)]
+    outputs = [t.numpy() for t in (out, V, norms, sweeps, decreases)]
+    operations = 2.0 * max_iter * V.numel() * min(N, 2 * S.shape[1])
+    run_threads(kernels.mixing, [*inputs, max_iter, eps, MOMENTUM, room], outputs, operations)
+    return torch.where(given, unclamped, out), V, norms, sweeps, decreases
+
+
+def adjoint(
+    S: Tensor, V: Tensor, norms: Tensor, given: Tensor, grad: Tensor, prox_lam: float, max_iter: int, eps: float
+) -> Tensor:
+    """`op.adjoint`: the linear system of the backward pass, for a batch."""
+    return solve_adjoint(S, V, norms, given, grad, prox_lam, max_iter, residual_tolerance(eps))[0]
+
+
+def solve_adjoint(
+    S: Tensor, V: Tensor, norms: Tensor, given: Tensor, grad: Tensor, prox_lam: float, max_iter: int, tolerance: float
+) -> tuple[Tensor, Tensor]:
+    """U (B, N, k) and the iterations it took, (B,), to the given tolerance on the squared residual."""
+    S, V, norms, given, grad = (t.detach().contiguous() for t in (S, V, norms, given, grad))
+    scale = scaling(S)
+    S = S / scale
+    U, iterations = torch.empty_like(V), torch.zeros(len(V), dtype=torch.int64)
+    C, room = _gram(S, given, with_fixed=False)
+    inputs = [t.numpy() for t in (S, C, V, norms, given, grad)]
+    operations = 2.0 * max_iter * V.numel() * min(V.shape[1], 4 * S.shape[1])
+    run_threads(
+        kernels.adjoint,
+        [*inputs, prox_lam / scale**2, max_iter, tolerance, room],
+        [U.numpy(), iterations.numpy()],
+        operations,
+    )
+    return U / scale**2, iterations
+
+
+def residual_tolerance(eps: float) -> float:
+    """The squared residual at which the backward solve stops, in units of its first one.
+
+    At eps = 1e-4 this leaves the error that coordinate descent leaves after as many sweeps as the forward pass took
+    (python -m benchmarks satnet-quality). Below, it falls with eps^2: conjugate gradients reach it in few iterations
+    more, and a caller who asks for eps = 1e-10 wants the derivative.
+    """
+    return min(0.1, 1e2 * eps, 1e6 * eps**2)
+
+
+def scaling(S: Tensor) -> float:
+    """The power of two by which the kernels divide S, so that no finite S overflows or vanishes in S S'; exact."""
+    largest = float(S.abs().max())
+    if not math.isfinite(largest):
+        raise ValueError(f"S must be finite; got {int((~S.isfinite()).sum())} entries that are inf or NaN")
+    return 2.0 ** max(-500, min(500, math.frexp(largest)[1])) if largest > 0 else 1.0
+
+
+def _within_unit(z: Tensor) -> Tensor:
+    """z clamped to [0, 1], if it is out of it by no more than a softmax's rounding."""
+    slack = 8 * torch.finfo(z.dtype).eps
+    wrong = ~((z >= -slack) & (z <= 1 + slack))
+    if wrong.any():
+        where = tuple(wrong.nonzero()[0].tolist())
+        raise ValueError(
+            f"z must be in [0, 1] everywhere; got {int(wrong.sum())} entries that are not, the first {float(z[where])} "
+            f"at {where} of the flattened batch"
+        )
+    return z.clamp(0, 1)
+
+
+def _gram(S: Tensor, given: Tensor, *, with_fixed: bool) -> tuple[Tensor, int]:
+    """C = S S' if a sample of the batch wants the Gram form, and the size of the largest block of it that one gathers."""
+    n_fixed = given.sum(1) + 1
+    n_free = len(S) - n_fixed
+    wanted = n_free[(n_free > 0) & (n_free <= kernels.GRAM_LIMIT * S.shape[1])]
+    if len(wanted) == 0:
+        return S.new_empty(0, 0), 0
+    columns = torch.maximum(wanted, len(S) - wanted) if with_fixed else wanted
+    return S @ S.T, int((wanted * columns).max())

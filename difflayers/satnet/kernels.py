@@ -1,0 +1,685 @@
+"""The SATNet kernels for CPU: blocked Gauss-Seidel on a register-tiled matrix product, compiled by numba.
+
+The order of updates of `oracle.py` is kept (one coordinate after the other, each seeing those before it); only the
+arithmetic is regrouped. For a tile of ROWS consecutive free coordinates, the sum over the coordinates outside the tile
+is one small matrix product with its accumulators in registers (`_tile_subtract`); what the coordinates of a tile do to
+each other is then added one by one. Two forms of the same sum are used, whichever costs less:
+
+* Gram: sum_j (s_i . s_j) v_j from the free-free block of C = S S', gathered once for each sample: 2 N_f k operations
+  a coordinate;
+* low rank: s_i' W with W = S'V kept up to date: 4 m k operations a coordinate, and no N_f x N_f block.
+
+One sample is worked on by one thread, from start to end, in that thread's own buffers. Its result depends on neither
+the batch around it nor the number of threads, a finished sample costs nothing more, and nothing of size B x N x m exists.
+
+All arrays of a call have one dtype, float32 or float64, and sums are accumulated in it; the few scalars that decide
+(objective, decreases, residuals) are float64.
+"""
+
+import math
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+GRAM_LIMIT = (
+    2  # up to this many free variables per column of S the Gram form takes fewer operations, 2 N_f k against 4 m k
+)
+ROWS = 6  # rows of a register tile: 6 x 2 vectors of accumulators fill a register file of 16
+VECTOR_BYTES = 64 if llvm.get_host_cpu_features().get("avx512f", False) else 32
+
+_FUSED = ("contract",)  # lets LLVM fuse multiply and add, and nothing else
+_FAST = {"contract", "reassoc", "nsz"}  # sums over k may be vectorised; inf and NaN keep their meaning
+
+# Helpers are only called from compiled code: without wrappers for callers from Python and C they compile in half the time.
+_helper = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+_helper_fast = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=_FAST)
+_kernel = njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True, cache=True)
+
+
+def _vector_ops(context, builder, dtype):
+    """The LLVM types and the load/store/broadcast builders for one vector of `dtype`."""
+    scalar = context.get_data_type(dtype)
+    itemsize = dtype.bitwidth // 8
+    lanes = VECTOR_BYTES // itemsize
+    vector = ir.VectorType(scalar, lanes)
+
+    def address(array_type, array, offset, pointee):
+        data = context.make_array(array_type)(context, builder, array).data
+        return builder.bitcast(builder.gep(data, [offset]), pointee.as_pointer())
+
+    def load(pointer):
+        value = builder.load(pointer)
+        value.align = itemsize
+        return value
+
+    def store(value, pointer):
+        builder.store(value, pointer).align = itemsize
+
+    def broadcast(value):
+        undefined = ir.Constant(vector, ir.Undefined)
+        one = builder.insert_element(undefined, value, ir.IntType(32)(0))
+        return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(ir.IntType(32), lanes), None))
+
+    return scalar, vector, lanes, address, load, store, broadcast
+
+
+def _make_tile_subtract(vectors):
+    """out[r, :] -= sum_{j < count} A[rows[t + r], j0 + j] X[x0 + j, c : c + width] for r < ROWS, width = `vectors` vectors."""
+
+    @intrinsic
+    def tile_subtract(typingctx, a, a_cols, rows, t, j0, count, x, x_cols, x0, c, out, out_cols):
+        signature = types.void(a, a_cols, rows, t, j0, count, x, x_cols, x0, c, out, out_cols)
+
+        def codegen(context, builder, signature, args):
+            a, a_cols, rows, t, j0, count, x, x_cols, x0, c, out, out_cols = args
+            a_type, rows_type, x_type, out_type = (signature.args[i] for i in (0, 2, 6, 10))
+            scalar, vector, lanes, address, load, store, broadcast = _vector_ops(context, builder, a_type.dtype)
+            index = t.type
+            a_row = []
+            for r in range(ROWS):
+                row = builder.load(address(rows_type, rows, builder.add(t, index(r)), index))
+                a_row.append(address(a_type, a, builder.add(builder.mul(row, a_cols), j0), scalar))
+            x_start = address(x_type, x, builder.add(builder.mul(x0, x_cols), c), scalar)
+            out_at = [
+                [
+                    address(
+                        out_type,
+                        out,
+                        builder.add(builder.mul(index(r), out_cols), builder.add(c, index(v * lanes))),
+                        vector,
+                    )
+                    for v in range(vectors)
+                ]
+                for r in range(ROWS)
+            ]
+            total = [[cgutils.alloca_once(builder, vector) for _ in range(vectors)] for _ in range(ROWS)]
+            for r in range(ROWS):
+                for v in range(vectors):
+                    builder.store(load(out_at[r][v]), total[r][v])
+            with cgutils.for_range(builder, count) as loop:
+                x_row = builder.gep(x_start, [builder.mul(loop.index, x_cols)])
+                xs = [
+                    load(builder.bitcast(builder.gep(x_row, [index(v * lanes)]), vector.as_pointer()))
+                    for v in range(vectors)
+                ]
+                for r in range(ROWS):
+                    factor = broadcast(builder.load(builder.gep(a_row[r], [loop.index])))
+                    for v in range(vectors):
+                        product = builder.fmul(factor, xs[v], flags=_FUSED)
+                        builder.store(builder.fsub(builder.load(total[r][v]), product, flags=_FUSED), total[r][v])
+            for r in range(ROWS):
+                for v in range(vectors):
+                    store(builder.load(total[r][v]), out_at[r][v])
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return tile_subtract
+
+
+def _make_rank_add(vectors):
+    """W[j, c : c + width] += sum_{r < ROWS} A[rows[t + r], j] D[r, c : c + width] for j < count."""
+
+    @intrinsic
+    def rank_add(typingctx, a, a_cols, rows, t, count, d, d_cols, c, w, w_cols):
+        signature = types.void(a, a_cols, rows, t, count, d, d_cols, c, w, w_cols)
+
+        def codegen(context, builder, signature, args):
+            a, a_cols, rows, t, count, d, d_cols, c, w, w_cols = args
+            a_type, rows_type, d_type, w_type = (signature.args[i] for i in (0, 2, 5, 8))
+            scalar, vector, lanes, address, load, store, broadcast = _vector_ops(context, builder, a_type.dtype)
+            index = t.type
+            a_row = []
+            for r in range(ROWS):
+                row = builder.load(address(rows_type, rows, builder.add(t, index(r)), index))
+                a_row.append(address(a_type, a, builder.mul(row, a_cols), scalar))
+            change = [
+                [
+                    load(
+                        address(
+                            d_type,
+                            d,
+                            builder.add(builder.mul(index(r), d_cols), builder.add(c, index(v * lanes))),
+                            vector,
+                        )
+                    )
+                    for v in range(vectors)
+                ]
+                for r in range(ROWS)
+            ]
+            w_start = address(w_type, w, c, scalar)
+            with cgutils.for_range(builder, count) as loop:
+                w_row = builder.gep(w_start, [builder.mul(loop.index, w_cols)])
+                at = [
+                    builder.bitcast(builder.gep(w_row, [index(v * lanes)]), vector.as_pointer()) for v in range(vectors)
+                ]
+                total = [load(pointer) for pointer in at]
+                for r in range(ROWS):
+                    factor = broadcast(builder.load(builder.gep(a_row[r], [loop.index])))
+                    for v in range(vectors):
+                        product = builder.fmul(factor, change[r][v], flags=_FUSED)
+                        total[v] = builder.fadd(total[v], product, flags=_FUSED)
+                for v in range(vectors):
+                    store(total[v], at[v])
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return rank_add
+
+
+_tile_subtract_1, _tile_subtract_2 = _make_tile_subtract(1), _make_tile_subtract(2)
+_rank_add_1, _rank_add_2 = _make_rank_add(1), _make_rank_add(2)
+
+
+@intrinsic
+def _take_ticket(typingctx, counter):
+    """Atomically read and increase counter[0]: how threads share out the samples of a batch."""
+
+    def codegen(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.atomic_rmw("add", data, ir.IntType(64)(1), "monotonic")
+
+    return types.int64(counter), codegen
+
+
+@_helper
+def _subtract_product(a, a_cols, rows, t, j0, count, x, x0, tile, lanes):
+    """tile -= A[rows[t : t + ROWS], j0 : j0 + count] X[x0 : x0 + count], in strips of two vectors and a last one of one."""
+    columns = tile.shape[1]
+    c = 0
+    while c + 2 * lanes <= columns:
+        _tile_subtract_2(a, a_cols, rows, t, j0, count, x, columns, x0, c, tile, columns)
+        c += 2 * lanes
+    if c < columns:
+        _tile_subtract_1(a, a_cols, rows, t, j0, count, x, columns, x0, c, tile, columns)
+
+
+@_helper
+def _add_outer(a, a_cols, rows, t, count, change, w, lanes):
+    """W += A[rows[t : t + ROWS], :]' change."""
+    columns = change.shape[1]
+    c = 0
+    while c + 2 * lanes <= columns:
+        _rank_add_2(a, a_cols, rows, t, count, change, columns, c, w, columns)
+        c += 2 * lanes
+    if c < columns:
+        _rank_add_1(a, a_cols, rows, t, count, change, columns, c, w, columns)
+
+
+@_helper_fast
+def _dot(x, i, y, j):
+    """x[i] . y[j] for rows of two matrices."""
+    total = x.dtype.type(0)
+    for c in range(x.shape[1]):
+        total += x[i, c] * y[j, c]
+    return total
+
+
+@_helper_fast
+def _add_scaled(factor, x, i, out, j):
+    """out[j] += factor x[i] for rows of two matrices."""
+    for c in range(x.shape[1]):
+        out[j, c] += factor * x[i, c]
+
+
+@_helper
+def _clear(x, rows):
+    for i in range(rows):
+        for c in range(x.shape[1]):
+            x[i, c] = 0
+
+
+@_helper_fast
+def _tile_gram(gram, a, a_cols, rows, t, height, out):
+    """out[r, q] = the coefficient between coordinates t + r and t + q of one tile."""
+    for r in range(height):
+        for q in range(r + 1):
+            if gram:
+                total = a[rows[t + r] * a_cols + t + q]
+            else:
+                total = a.dtype.type(0)
+                i, j = rows[t + r] * a_cols, rows[t + q] * a_cols
+                for c in range(a_cols):
+                    total += a[i + c] * a[j + c]
+            out[r, q] = total
+            out[q, r] = total
+
+
+@_helper
+def _split(given, N, free, fixed):
+    """Row numbers of the free and of the fixed rows (row 0, the truth direction, is fixed); returns both counts.
+
+    `free` is padded with its last entry to whole tiles: padding rows are computed and thrown away.
+    """
+    n = given.size
+    n_free, n_fixed = 0, 1
+    fixed[0] = 0
+    for i in range(1, N):
+        if i <= n and given[i - 1]:
+            fixed[n_fixed] = i
+            n_fixed += 1
+        else:
+            free[n_free] = i
+            n_free += 1
+    if n_free:
+        for a in range(n_free, n_free + ROWS):
+            free[a] = free[n_free - 1]
+    return n_free, n_fixed
+
+
+@_helper
+def _count_up(n_rows, out):
+    """0, 1, ..., padded with the last row to whole tiles: the rows of a gathered block."""
+    for a in range(n_rows + ROWS):
+        out[a] = min(a, n_rows - 1)
+
+
+@_helper
+def _gather(C, rows, n_rows, cols, n_cols, out):
+    """out = C[rows, cols], flat, with 0 where the row is the column."""
+    for a in range(n_rows):
+        i, base = rows[a], a * n_cols
+        for b in range(n_cols):
+            out[base + b] = C[i, cols[b]]
+        if a < n_cols and cols[a] == i:
+            out[base + a] = 0
+
+
+@_helper
+def _place(start, z, n_free, n_fixed, free, fixed, V, b):
+    """V[b]: free rows at their start, given rows at -cos(pi z) v_T + sin(pi z) r. Returns how many of these leave the v_T axis.
+
+    The row numbers of those come first in `fixed`, afterwards. Sine and cosine are exact at z = 0, 1/2 and 1.
+    """
+    k = V.shape[2]
+    n_soft = 0
+    for a in range(n_free):
+        for c in range(k):
+            V[b, free[a], c] = start[free[a], c]
+    for a in range(n_fixed):
+        i = fixed[a]
+        angle = z[b, i - 1] if i > 0 else 1.0
+        sine = math.sin(math.pi * (angle if angle <= 0.5 else 1 - angle))
+        length = 0.0
+        V[b, i, 0] = -math.sin(math.pi * (0.5 - angle))
+        for c in range(1, k):
+            V[b, i, c] = 0
+            length += start[i, c] * start[i, c]
+        if sine > 0 and length > 0:
+            for c in range(1, k):
+                V[b, i, c] = sine / math.sqrt(length) * start[i, c]
+            fixed[a], fixed[n_soft] = fixed[n_soft], fixed[a]
+            n_soft += 1
+    return n_soft
+
+
+@_helper
+def _constant_pull(C, V, b, n_free, n_soft, n_fixed, free, fixed, rows, block, x, minus_constant, tile, lanes):
+    """minus_constant = - sum over fixed j of (s_i . s_j) v_j for each free i, Gram form. Most v_j lie on the v_T axis."""
+    for a in range(n_free):
+        total = 0.0
+        for f in range(n_soft, n_fixed):
+            total += C[free[a], fixed[f]] * V[b, fixed[f], 0]
+        for c in range(minus_constant.shape[1]):
+            minus_constant[a, c] = 0
+        minus_constant[a, 0] = -total
+    if n_soft == 0:
+        return
+    _gather(C, free, n_free, fixed, n_soft, block)
+    for a in range(n_soft):
+        for c in range(V.shape[2]):
+            x[a, c] = V[b, fixed[a], c]
+    for t in range(0, n_free, ROWS):
+        _clear(tile, ROWS)
+        _subtract_product(block, n_soft, rows, t, 0, n_soft, x, 0, tile, lanes)
+        for r in range(min(ROWS, n_free - t)):
+            _add_scaled(tile.dtype.type(1), tile, r, minus_constant, t + r)
+
+
+@_helper
+def _sum_outer(S, V, b, w):
+    """w = S'V[b], every row of V counted."""
+    _clear(w, w.shape[0])
+    for i in range(S.shape[0]):
+        for c in range(V.shape[2]):
+            value = V[b, i, c]
+            if value != 0:
+                for j in range(S.shape[1]):
+                    w[j, c] += S[i, j] * value
+
+
+@_helper_fast
+def _sweep(gram, a, a_cols, rows, n_free, minus_constant, x, w, tile, lower, change, coefficient, norms, lanes):
+    """One Gauss-Seidel sweep v_i = -g_i / |g_i| over the free coordinates, the rows of x.
+
+    Returns the decrease of the objective, right if x came in with rows of length 1, and the objective after the sweep
+    up to a constant: f = 2 sum_i x_i . (constant_i + sum_{j < i} C_ij x_j) + const, or |W|^2.
+    """
+    columns = x.shape[1]
+    decrease, objective = 0.0, 0.0
+    for t in range(0, n_free, ROWS):
+        height = min(ROWS, n_free - t)
+        _tile_gram(gram, a, a_cols, rows, t, height, coefficient)
+        # tile = -g, the tile's own old values included; lower = its part that is already new
+        if gram:
+            for r in range(height):
+                for c in range(columns):
+                    tile[r, c] = minus_constant[t + r, c]
+            _subtract_product(a, a_cols, rows, t, 0, t, x, 0, tile, lanes)
+            for r in range(height):
+                for c in range(columns):
+                    lower[r, c] = tile[r, c]
+            _subtract_product(a, a_cols, rows, t, t, n_free - t, x, t, tile, lanes)
+        else:
+            _clear(tile, ROWS)
+            _subtract_product(a, a_cols, rows, t, 0, a_cols, w, 0, tile, lanes)
+            _clear(change, ROWS)
+        for r in range(height):
+            i = t + r
+            for q in range(r):
+                _add_scaled(-coefficient[r, q], change, q, tile, r)
+                if gram:
+                    _add_scaled(-coefficient[r, q], x, t + q, lower, r)
+            if not gram:
+                _add_scaled(coefficient[r, r], x, i, tile, r)
+            norm = math.sqrt(_dot(tile, r, tile, r))
+            norms[i] = norm
+            moved = x.dtype.type(0)
+            if norm > 0:
+                inverse = x.dtype.type(1 / norm)
+                for c in range(columns):
+                    new = tile[r, c] * inverse
+                    delta = new - x[i, c]
+                    x[i, c] = new
+                    change[r, c] = delta
+                    moved += delta * delta
+            else:  # a variable that nothing pulls at stays where it is
+                for c in range(columns):
+                    change[r, c] = 0
+            decrease += norm * moved
+            if gram:
+                objective -= 2 * _dot(lower, r, x, i)
+        if not gram:
+            _add_outer(a, a_cols, rows, t, a_cols, change, w, lanes)
+    if not gram:
+        for j in range(a_cols):
+            objective += _dot(w, j, w, j)
+    return decrease, objective
+
+
+@_helper
+def _copy(x, rows, out):
+    for i in range(rows):
+        for c in range(x.shape[1]):
+            out[i, c] = x[i, c]
+
+
+@_helper
+def _extrapolate(momentum, x, previous, rows):
+    """x, previous = x + momentum (x - previous), x."""
+    factor = x.dtype.type(momentum)
+    for i in range(rows):
+        for c in range(x.shape[1]):
+            current = x[i, c]
+            x[i, c] = current + factor * (current - previous[i, c])
+            previous[i, c] = current
+
+
+@_kernel
+def mixing(S, C, start, z, given, max_iter, eps, momentum, room, ticket, out, V, norms, sweeps, decreases):
+    """Solve samples of the batch, as tickets are drawn, by the mixing method of `oracle.mixing`.
+
+    Reads S (N, m), C = S S' (N, N) or (0, 0) if no sample needs it, start (N, k), z and given (B, n). Fills out (B, n),
+    V (B, N, k), norms (B, N) with the last |g_i|, sweeps (B,) and decreases (B,), the last sweep's over the first's.
+    `room` is the size of the largest block of C that a sample of the batch gathers.
+    """
+    N, m = S.shape
+    n, k = z.shape[1], V.shape[2]
+    lanes = VECTOR_BYTES // V.itemsize
+    columns = (k + lanes - 1) // lanes * lanes
+    # Few allocations, many views: each np.zeros adds to the time it takes to compile.
+    lists = np.zeros((3, N + ROWS), np.int64)
+    free, fixed, counted = lists[0], lists[1], lists[2]
+    vectors = np.zeros((3, N, columns), V.dtype)
+    x, previous, minus_constant = vectors[0], vectors[1], vectors[2]
+    sums = np.zeros((2, m, columns), V.dtype)
+    w, previous_w = sums[0], sums[1]
+    tiles = np.zeros((3, ROWS, columns), V.dtype)
+    tile, lower, change, coefficient = tiles[0], tiles[1], tiles[2], np.zeros((ROWS, ROWS), V.dtype)
+    block, norm = np.zeros(room, V.dtype), np.zeros(N, V.dtype)
+    while True:
+        b = _take_ticket(ticket)
+        if b >= z.shape[0]:
+            break
+        n_free, n_fixed = _split(given[b], N, free, fixed)
+        n_soft = _place(start, z, n_free, n_fixed, free, fixed, V, b)
+        sweeps[b], decreases[b] = 0, 0
+        for i in range(N):
+            norms[b, i] = 0
+        gram = n_free <= GRAM_LIMIT * m
+        a_cols = n_free if gram else m
+        a = block if gram else S.reshape(-1)
+        rows = counted if gram else free
+        w_rows = 0 if gram else m
+        if n_free > 0:
+            _count_up(n_free, counted)
+            if gram:
+                _constant_pull(
+                    C, V, b, n_free, n_soft, n_fixed, free, fixed, counted, block, x, minus_constant, tile, lanes
+                )
+                _gather(C, free, n_free, free, n_free, block)
+            else:
+                _sum_outer(S, V, b, w)
+            for f in range(n_free):
+                for c in range(k):
+                    x[f, c] = V[b, free[f], c]
+            _copy(x, n_free, previous)
+            _copy(w, w_rows, previous_w)
+        inertia, weight, first, objective = momentum, 0.0, 0.0, 0.0
+        while n_free > 0 and sweeps[b] < max_iter:
+            decrease, after = _sweep(
+                gram, a, a_cols, rows, n_free, minus_constant, x, w, tile, lower, change, coefficient, norm, lanes
+            )
+            if weight > 0:
+                decrease = objective - after
+            sweeps[b] += 1
+            if sweeps[b] == 1:
+                first = decrease
+            if weight > 0 and decrease < 0:  # overshot: back to the last point, and a plain sweep from there
+                _copy(previous, n_free, x)
+                _copy(previous_w, w_rows, w)
+                inertia, weight = inertia / 2, 0.0
+                continue
+            for f in range(n_free):
+                norms[b, free[f]] = norm[f]
+            objective = after
+            decreases[b] = decrease / first if first > 0 else 0.0
+            if decrease < eps * first or decrease == 0:
+                break
+            weight = inertia
+            if sweeps[b] < max_iter:
+                _extrapolate(weight, x, previous, n_free)
+                _extrapolate(weight, w, previous_w, w_rows)
+        for f in range(n_free):
+            for c in range(k):
+                V[b, free[f], c] = x[f, c]
+        for i in range(n):
+            if given[b, i]:
+                out[b, i] = z[b, i]
+            else:
+                sine = 0.0
+                for c in range(1, k):
+                    sine += V[b, i + 1, c] * V[b, i + 1, c]
+                out[b, i] = math.atan2(math.sqrt(sine), -V[b, i + 1, 0]) / math.pi
+
+
+@_helper_fast
+def _triangular_solve(
+    upper, gram, a, a_cols, rows, n_free, scale, v, x, shift, y, out, w, tile, change, coefficient, lanes
+):
+    """out = shift + (I + T)^-1 (x - shift) and y = D^-1/2 (I + T)^-1 (x - shift), one substitution; returns x . out.
+
+    T is the part below (`upper`: above) the diagonal of P D^-1/2 C D^-1/2 P, with P_i = I - v_i v_i' and scale = D^-1/2.
+    """
+    columns = x.shape[1]
+    product = 0.0
+    _clear(w, 0 if gram else a_cols)
+    last = (n_free - 1) // ROWS * ROWS
+    for step in range(0, n_free, ROWS):
+        t = last - step if upper else step
+        height = min(ROWS, n_free - t)
+        _tile_gram(gram, a, a_cols, rows, t, height, coefficient)
+        _clear(tile, ROWS)
+        if not gram:
+            _clear(change, ROWS)
+            _subtract_product(a, a_cols, rows, t, 0, a_cols, w, 0, tile, lanes)
+        elif upper:
+            done = min(t + ROWS, n_free)
+            _subtract_product(a, a_cols, rows, t, done, n_free - done, y, done, tile, lanes)
+        else:
+            _subtract_product(a, a_cols, rows, t, 0, t, y, 0, tile, lanes)
+        for turn in range(height):
+            r = height - 1 - turn if upper else turn
+            i = t + r
+            for other in range(turn):
+                q = height - 1 - other if upper else other
+                _add_scaled(-coefficient[r, q], y, t + q, tile, r)
+            for c in range(columns):
+                tile[r, c] = scale[i] * tile[r, c] + (x[i, c] - shift[i, c])
+            along = _dot(tile, r, v, i)
+            for c in range(columns):
+                solved = tile[r, c] - along * v[i, c]
+                y[i, c] = scale[i] * solved
+                change[r, c] = y[i, c]
+                out[i, c] = solved + shift[i, c]
+            product += _dot(x, i, out, i)
+        if not gram:
+            _add_outer(a, a_cols, rows, t, a_cols, change, w, lanes)
+    return product
+
+
+@_helper_fast
+def _output_pull(V, grad, b, free, n_free, scale, x):
+    """x = - D^-1/2 P dv, the right-hand side, with P_i dv_i = dz_i / pi times the unit tangent towards v_T."""
+    n, k = grad.shape[1], V.shape[2]
+    for f in range(n_free):
+        i = free[f]
+        square = 0.0
+        if i <= n:
+            for c in range(1, k):
+                square += V[b, i, c] * V[b, i, c]
+        sine = math.sqrt(square)
+        pull = -grad[b, i - 1] / math.pi * scale[f] if sine > 0 else 0.0
+        for c in range(x.shape[1]):
+            x[f, c] = -pull * V[b, i, 0] * (V[b, i, c] / sine) if 0 < c < k and sine > 0 else 0.0
+        x[f, 0] = pull * sine
+
+
+@_helper_fast
+def _advance(alpha, y, q, u, r, n_free):
+    """u += alpha y and r -= alpha q; returns |r|^2."""
+    factor = y.dtype.type(alpha)
+    total = 0.0
+    for i in range(n_free):
+        _add_scaled(factor, y, i, u, i)
+        _add_scaled(-factor, q, i, r, i)
+        total += _dot(r, i, r, i)
+    return total
+
+
+@_helper_fast
+def _extend(beta, r, p, n_free):
+    """p = r + beta p; returns |p|^2."""
+    factor = p.dtype.type(beta)
+    total = 0.0
+    for i in range(n_free):
+        for c in range(p.shape[1]):
+            p[i, c] = r[i, c] + factor * p[i, c]
+        total += _dot(p, i, p, i)
+    return total
+
+
+@_kernel
+def adjoint(S, C, V, norms, given, grad, prox_lam, max_iter, tolerance, room, ticket, U, iterations):
+    """Solve the linear system of the backward pass, `oracle.coordinate_descent`, by preconditioned conjugate gradients.
+
+    With D_i = |g_i| + prox_lam, the system is (D + P C_off P) U = -P dv. The preconditioner is the Gauss-Seidel sweep
+    itself, forwards and backwards (SSOR); in the variables x = (I + L') D^1/2 U, an iteration on the preconditioned
+    matrix (I + L)^-1 (I + L + L') (I + L')^-1 takes one substitution up and one down, together as many operations as one
+    sweep (Eisenstat, SIAM J. Sci. Stat. Comput. 2(1), 1981). |r|^2 in these variables is twice the amount by which one
+    more sweep of coordinate descent would lower q(U): the solver stops when it is below `tolerance` times what it was.
+
+    The preconditioned matrix has eigenvalues mu <= 1, and T sweeps of coordinate descent multiply the right-hand side by
+    (1 - (1 - mu)^T) / mu <= T along them. Where the forward pass has not quite converged, or the SDP's solution is hardly
+    unique, mu comes near 0 or below, the exact solution means nothing, and one such sample would drown the batch. So the
+    iteration ends, with what it has, at a direction flatter than 1 / max_iter: one that max_iter sweeps would not resolve.
+
+    Fills U (B, N, k), 0 in given rows, and iterations (B,). A coordinate that nothing holds (D_i = 0) is left out.
+    """
+    N, m = S.shape
+    k = V.shape[2]
+    lanes = VECTOR_BYTES // V.itemsize
+    columns = (k + lanes - 1) // lanes * lanes
+    lists = np.zeros((3, N + ROWS), np.int64)
+    free, fixed, counted = lists[0], lists[1], lists[2]
+    vectors = np.zeros((9, N, columns), V.dtype)
+    v, u, p, q, r = vectors[0], vectors[1], vectors[2], vectors[3], vectors[4]
+    s, y, unused, zero = vectors[5], vectors[6], vectors[7], vectors[8]
+    w = np.zeros((m, columns), V.dtype)
+    tiles = np.zeros((2, ROWS, columns), V.dtype)
+    tile, change, coefficient = tiles[0], tiles[1], np.zeros((ROWS, ROWS), V.dtype)
+    block, scale = np.zeros(room, V.dtype), np.zeros(N, V.dtype)
+    while True:
+        b = _take_ticket(ticket)
+        if b >= given.shape[0]:
+            break
+        for i in range(N):
+            for c in range(k):
+                U[b, i, c] = 0
+        iterations[b] = 0
+        n_free, _ = _split(given[b], N, free, fixed)
+        if n_free == 0:
+            continue
+        gram = n_free <= GRAM_LIMIT * m
+        a_cols = n_free if gram else m
+        a = block if gram else S.reshape(-1)
+        rows = counted if gram else free
+        if gram:
+            _count_up(n_free, counted)
+            _gather(C, free, n_free, free, n_free, block)
+        for f in range(n_free):
+            held = norms[b, free[f]] + prox_lam
+            scale[f] = 1 / math.sqrt(held) if held > 0 else 0.0
+            for c in range(k):
+                v[f, c] = V[b, free[f], c]
+        _clear(u, n_free)
+        _output_pull(V, grad, b, free, n_free, scale, s)
+        _triangular_solve(
+            False, gram, a, a_cols, rows, n_free, scale, v, s, zero, unused, r, w, tile, change, coefficient, lanes
+        )
+        _copy(r, n_free, p)
+        residual = length = _advance(0.0, r, r, r, r, n_free)
+        target = tolerance * residual
+        while residual > target and iterations[b] < max_iter:
+            _triangular_solve(
+                True, gram, a, a_cols, rows, n_free, scale, v, p, zero, y, s, w, tile, change, coefficient, lanes
+            )
+            curvature = _triangular_solve(
+                False, gram, a, a_cols, rows, n_free, scale, v, p, s, unused, q, w, tile, change, coefficient, lanes
+            )
+            if curvature * max_iter < length:  # flatter than max_iter sweeps could resolve
+                if iterations[b] == 0:  # the sweep itself, as coordinate descent would do it
+                    _copy(y, n_free, u)
+                break
+            new = _advance(residual / curvature, y, q, u, r, n_free)
+            length = _extend(new / residual, r, p, n_free)
+            residual = new
+            iterations[b] += 1
+        for f in range(n_free):
+            for c in range(k):
+                U[b, free[f], c] = u[f, c]

@@ -1,0 +1,98 @@
+"""The layers' problems solved by a general convex solver, to check the layers against. Needs ``difflayers[verify]``."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from difflayers.functional import default_k, random_start
+from difflayers.satnet.oracle import free_coordinates, relax_inputs
+
+try:
+    import cvxpy
+except ImportError as error:
+    raise ImportError("difflayers.verify needs cvxpy: pip install 'difflayers[verify]'") from error
+
+__all__ = ["SDPSolution", "satnet"]
+
+
+class SDPSolution(NamedTuple):
+    """The optimum of the SDP behind `functional.satnet`, for each sample; float64."""
+
+    z: Tensor
+    """(..., n): given entries as they came, the others read off the optimum."""
+    objective: Tensor
+    """(...): sum_ij (s_i . s_j) X_ij."""
+
+
+def satnet(
+    S: Tensor, z: Tensor, is_input: Tensor, *, k: int | None = None, generator: torch.Generator | None = None
+) -> SDPSolution:
+    r"""What `functional.satnet` approaches as eps goes to 0, if k is large enough: the SDP's optimum, by cvxpy.
+
+    .. math:: \min_{X \succeq 0} \sum_{ij} (s_i^\top s_j) X_{ij} \quad \text{s.t. } X_{ii} = 1,\;
+       X_{ij} = v_i^\top v_j \text{ for given } i, j \text{ (the truth direction included)}
+
+    solved by Clarabel to about 1e-9, after facial reduction: the given vectors are written in an orthonormal basis of
+    their span, which leaves the problem an interior point.
+
+    Args:
+        S, z, is_input: as for `functional.satnet`.
+        k, generator: as for `functional.satnet`. With a generator in the same state and the same k, given values between
+            0 and 1 get the same random directions r_i; given values 0 and 1 have none, and both can be left out.
+
+    Returns:
+        An `SDPSolution`. Where the optimum is not unique, its z is one of several.
+
+    Raises:
+        RuntimeError: Clarabel did not reach its tolerance.
+
+    Example:
+        >>> import torch
+        >>> from difflayers import functional, verify
+        >>> S = torch.tensor([[0.5, 0.5], [-1.0, 0.5], [1.0, -0.4]], dtype=torch.float64)
+        >>> z, is_input = torch.tensor([1.0, 0.0], dtype=torch.float64), torch.tensor([True, False])
+        >>> solution = verify.satnet(S, z, is_input)
+        >>> bool((functional.satnet(S, z, is_input, eps=1e-12, max_iter=1000) - solution.z).abs().max() < 1e-5)
+        True
+    """
+    S, z = S.detach().cpu().double(), z.detach().cpu()
+    # The draw must happen in the dtype of z to repeat that of functional.satnet.
+    start = random_start(len(S), default_k(len(S)) if k is None else k, z.dtype, torch.device("cpu"), generator)
+    n = z.shape[-1]
+    solutions = [
+        _solve(S, zb, gb, start.double())
+        for zb, gb in zip(z.double().reshape(-1, n), (is_input != 0).cpu().reshape(-1, n), strict=True)
+    ]
+    values = torch.stack([value for value, _ in solutions]) if solutions else z.double()
+    objectives = torch.tensor([objective for _, objective in solutions], dtype=torch.float64)
+    return SDPSolution(values.reshape(z.shape), objectives.reshape(z.shape[:-1]))
+
+
+def _solve(S: Tensor, z: Tensor, given: Tensor, start: Tensor) -> tuple[Tensor, float]:
+    free = free_coordinates(given, len(S))
+    fixed = [i for i in range(len(S)) if i not in set(free)]
+    V = relax_inputs(z, given, start)[fixed].numpy()  # row 0 is v_T
+    _, lengths, basis = np.linalg.svd(V, full_matrices=False)
+    basis = basis[lengths > 1e-10 * lengths[0]]
+    coordinates = V @ basis.T  # of the fixed vectors in the basis
+    C = (S @ S.T).numpy()
+    constant = float(np.sum(C[np.ix_(fixed, fixed)] * (V @ V.T)))
+    if not free:
+        return z.clone(), constant
+    r = len(basis)
+    X = cvxpy.Variable((r + len(free), r + len(free)), PSD=True)
+    cost = cvxpy.sum(cvxpy.multiply(C[np.ix_(free, free)], X[r:, r:]))
+    cost += 2 * cvxpy.sum(cvxpy.multiply(C[np.ix_(free, fixed)] @ coordinates, X[r:, :r]))
+    problem = cvxpy.Problem(cvxpy.Minimize(cost), [cvxpy.diag(X) == 1, X[:r, :r] == np.eye(r)])
+    problem.solve(solver="CLARABEL", tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10, max_iter=200)
+    if problem.status not in ("optimal", "optimal_inaccurate"):
+        raise RuntimeError(f"Clarabel did not solve the SDP: {problem.status}")
+    along = X.value[r:, :r] @ coordinates[fixed.index(0)]  # v_i . v_T
+    out = z.clone()
+    for a, i in enumerate(free):
+        if i <= len(z):
+            out[i - 1] = math.acos(min(1.0, max(-1.0, -along[a]))) / math.pi
+    return out, float(problem.value) + constant
