@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 # Below this many floating-point operations a call is done before a second thread would have woken up.
-_OPERATIONS_WORTH_A_THREAD = 2e6
+_OPERATIONS_WORTH_A_THREAD = 1e7
 
 _pool: ThreadPoolExecutor | None = None
 _pool_lock = threading.Lock()

@@ -188,7 +188,7 @@ def _check(S: Tensor, z: Tensor, is_input: Tensor, k: int | None, max_iter: int,
         raise ValueError(f"is_input must have the shape of z, {tuple(z.shape)}; got {tuple(is_input.shape)}")
     if is_input.dtype.is_floating_point or is_input.dtype.is_complex:
         raise TypeError(f"is_input must be a bool or integer tensor (nonzero where z is given); got {is_input.dtype}")
-    if torch.is_autocast_enabled(z.device.type) and z.dtype.is_floating_point:
+    if S.device.type == "cpu" and torch.is_autocast_enabled("cpu") and z.dtype.is_floating_point:
         z = z.to(S.dtype)
     if z.dtype != S.dtype:
         raise TypeError(f"z must have the dtype of S, {S.dtype}; got {z.dtype}: use z.to(S.dtype) or layer.to(z.dtype)")

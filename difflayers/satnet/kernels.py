@@ -280,12 +280,22 @@ def _count_up(n_rows, out):
 
 
 @_helper
-def _gather(C, rows, n_rows, cols, n_cols, out):
-    """out = C[rows, cols], flat, with 0 where the row is the column."""
+def _gather(C, rows, n_rows, cols, n_cols, ends, out):
+    """out = C[rows, cols], flat, and 0 where the row is the column. Columns that follow each other are copied as one run."""
+    b = 0
+    while b < n_cols:
+        end = b + 1
+        while end < n_cols and cols[end] == cols[end - 1] + 1:
+            end += 1
+        ends[b] = end
+        b = end
     for a in range(n_rows):
-        i, base = rows[a], a * n_cols
-        for b in range(n_cols):
-            out[base + b] = C[i, cols[b]]
+        i, base, b = rows[a], a * n_cols, 0
+        while b < n_cols:
+            shift, end = cols[b] - b, ends[b]
+            for c in range(b, end):
+                out[base + c] = C[i, c + shift]
+            b = end
         if a < n_cols and cols[a] == i:
             out[base + a] = 0
 
@@ -319,7 +329,7 @@ def _place(start, z, n_free, n_fixed, free, fixed, V, b):
 
 
 @_helper
-def _constant_pull(C, V, b, n_free, n_soft, n_fixed, free, fixed, rows, block, x, minus_constant, tile, lanes):
+def _constant_pull(C, V, b, n_free, n_soft, n_fixed, free, fixed, rows, ends, block, x, minus_constant, tile, lanes):
     """minus_constant = - sum over fixed j of (s_i . s_j) v_j for each free i, Gram form. Most v_j lie on the v_T axis."""
     for a in range(n_free):
         total = 0.0
@@ -330,7 +340,7 @@ def _constant_pull(C, V, b, n_free, n_soft, n_fixed, free, fixed, rows, block, x
         minus_constant[a, 0] = -total
     if n_soft == 0:
         return
-    _gather(C, free, n_free, fixed, n_soft, block)
+    _gather(C, free, n_free, fixed, n_soft, ends, block)
     for a in range(n_soft):
         for c in range(V.shape[2]):
             x[a, c] = V[b, fixed[a], c]
@@ -342,15 +352,16 @@ def _constant_pull(C, V, b, n_free, n_soft, n_fixed, free, fixed, rows, block, x
 
 
 @_helper
-def _sum_outer(S, V, b, w):
+def _sum_outer(S, N, m, V, b, rows, change, w, lanes):
     """w = S'V[b], every row of V counted."""
-    _clear(w, w.shape[0])
-    for i in range(S.shape[0]):
-        for c in range(V.shape[2]):
-            value = V[b, i, c]
-            if value != 0:
-                for j in range(S.shape[1]):
-                    w[j, c] += S[i, j] * value
+    _clear(w, m)
+    _count_up(N, rows)
+    for t in range(0, N, ROWS):
+        _clear(change, ROWS)
+        for r in range(min(ROWS, N - t)):
+            for c in range(V.shape[2]):
+                change[r, c] = V[b, t + r, c]
+        _add_outer(S, m, rows, t, m, change, w, lanes)
 
 
 @_helper_fast
@@ -443,8 +454,8 @@ def mixing(S, C, start, z, given, max_iter, eps, momentum, room, ticket, out, V,
     lanes = VECTOR_BYTES // V.itemsize
     columns = (k + lanes - 1) // lanes * lanes
     # Few allocations, many views: each np.zeros adds to the time it takes to compile.
-    lists = np.zeros((3, N + ROWS), np.int64)
-    free, fixed, counted = lists[0], lists[1], lists[2]
+    lists = np.zeros((4, N + ROWS), np.int64)
+    free, fixed, counted, ends = lists[0], lists[1], lists[2], lists[3]
     vectors = np.zeros((3, N, columns), V.dtype)
     x, previous, minus_constant = vectors[0], vectors[1], vectors[2]
     sums = np.zeros((2, m, columns), V.dtype)
@@ -470,11 +481,11 @@ def mixing(S, C, start, z, given, max_iter, eps, momentum, room, ticket, out, V,
             _count_up(n_free, counted)
             if gram:
                 _constant_pull(
-                    C, V, b, n_free, n_soft, n_fixed, free, fixed, counted, block, x, minus_constant, tile, lanes
+                    C, V, b, n_free, n_soft, n_fixed, free, fixed, counted, ends, block, x, minus_constant, tile, lanes
                 )
-                _gather(C, free, n_free, free, n_free, block)
+                _gather(C, free, n_free, free, n_free, ends, block)
             else:
-                _sum_outer(S, V, b, w)
+                _sum_outer(a, N, m, V, b, counted, change, w, lanes)
             for f in range(n_free):
                 for c in range(k):
                     x[f, c] = V[b, free[f], c]
@@ -625,8 +636,8 @@ def adjoint(S, C, V, norms, given, grad, prox_lam, max_iter, tolerance, room, ti
     k = V.shape[2]
     lanes = VECTOR_BYTES // V.itemsize
     columns = (k + lanes - 1) // lanes * lanes
-    lists = np.zeros((3, N + ROWS), np.int64)
-    free, fixed, counted = lists[0], lists[1], lists[2]
+    lists = np.zeros((4, N + ROWS), np.int64)
+    free, fixed, counted, ends = lists[0], lists[1], lists[2], lists[3]
     vectors = np.zeros((9, N, columns), V.dtype)
     v, u, p, q, r = vectors[0], vectors[1], vectors[2], vectors[3], vectors[4]
     s, y, unused, zero = vectors[5], vectors[6], vectors[7], vectors[8]
@@ -651,7 +662,7 @@ def adjoint(S, C, V, norms, given, grad, prox_lam, max_iter, tolerance, room, ti
         rows = counted if gram else free
         if gram:
             _count_up(n_free, counted)
-            _gather(C, free, n_free, free, n_free, block)
+            _gather(C, free, n_free, free, n_free, ends, block)
         for f in range(n_free):
             held = norms[b, free[f]] + prox_lam
             scale[f] = 1 / math.sqrt(held) if held > 0 else 0.0

@@ -1,0 +1,1 @@
+"""Runnable demonstrations of the layers: each starts with ``python -m demos.NAME``."""

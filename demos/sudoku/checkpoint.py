@@ -1,0 +1,132 @@
+"""Checkpoints: one safetensors file with the weights and all else that a resumed run needs.
+
+Tensors are named ``model.*`` (the weights), ``adam.PARAMETER.*`` (the optimizer's state) and ``random.*``
+(the states of the two generators). The file's metadata holds the configuration and the metrics so far as
+JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from demos.sudoku.config import TrainConfig
+
+CHECKPOINT_NAME = "checkpoint.safetensors"
+_FORMAT = "difflayers-sudoku-1"
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """One row of the metrics CSV."""
+
+    epoch: int
+    """0 is the untrained network."""
+    minutes: float
+    """Since the start of the run, evaluations included, interruptions not."""
+    train_loss: float | None
+    """Mean over the epoch; none for epoch 0."""
+    test_loss: float
+    boards_right: float
+    """Share of the unseen boards that equal their solution in every cell."""
+    blank_cells_right: float
+    """Share of the blank cells of the unseen boards that are right."""
+    lr: float
+    """The learning rate at the end of the epoch."""
+    seconds: float
+    """For training on this epoch."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a run at the end of an epoch."""
+
+    config: TrainConfig
+    name: str
+    """Which command made it: ``demo`` or ``train``."""
+    data_fingerprint: str
+    threads: int
+    step: int
+    """How many batches have been trained on: the position in the learning-rate schedule."""
+    history: list[EpochMetrics]
+    model: dict[str, Tensor]
+    adam: dict[str, dict[str, Tensor]]
+    """By parameter name, what Adam keeps for it."""
+    random: dict[str, Tensor]
+    """The states of the generators."""
+
+
+def write_atomically(path: Path, raw: bytes) -> None:
+    """Write a file such that a kill at any moment leaves the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(raw)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, atomically."""
+    tensors = {f"model.{name}": tensor for name, tensor in checkpoint.model.items()}
+    for parameter, state in checkpoint.adam.items():
+        tensors |= {f"adam.{parameter}.{name}": tensor for name, tensor in state.items()}
+    tensors |= {f"random.{name}": tensor for name, tensor in checkpoint.random.items()}
+    metadata = {
+        "format": _FORMAT,
+        "config": json.dumps(asdict(checkpoint.config)),
+        "name": checkpoint.name,
+        "data_fingerprint": checkpoint.data_fingerprint,
+        "threads": str(checkpoint.threads),
+        "step": str(checkpoint.step),
+        "history": json.dumps([asdict(row) for row in checkpoint.history]),
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, save(tensors, metadata))
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint, given its file or the directory of its run."""
+    path = Path(path)
+    if path.is_dir():
+        path = path / CHECKPOINT_NAME
+    if not path.is_file():
+        raise ValueError(f"checkpoint: no file {path}; `python -m demos.sudoku train` makes one")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"checkpoint: {path} is not a safetensors file: {error}") from None
+    if metadata.get("format") != _FORMAT:
+        raise ValueError(
+            f"checkpoint: {path} has the format {metadata.get('format')!r}, wanted {_FORMAT!r}, "
+            "as `python -m demos.sudoku train` writes it"
+        )
+    adam: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("adam."):
+            parameter, _, entry = name.removeprefix("adam.").rpartition(".")
+            adam.setdefault(parameter, {})[entry] = tensor
+    return Checkpoint(
+        config=TrainConfig.from_dict(json.loads(metadata["config"])),
+        name=metadata["name"],
+        data_fingerprint=metadata["data_fingerprint"],
+        threads=int(metadata["threads"]),
+        step=int(metadata["step"]),
+        history=[EpochMetrics(**row) for row in json.loads(metadata["history"])],
+        model=_with_prefix(tensors, "model."),
+        adam=adam,
+        random=_with_prefix(tensors, "random."),
+    )
+
+
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,329 @@
+"""The training loop, and the evaluation of a network on boards.
+
+A run lives in a directory of three files, all rewritten after every epoch: the checkpoint, the metrics as CSV
+and the learning-curve picture. A run killed at any moment goes on from its last whole epoch, on the same
+number of threads to the same losses, bit for bit, as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from demos.sudoku.boards import Boards, obeys_rules
+from demos.sudoku.checkpoint import (
+    CHECKPOINT_NAME,
+    Checkpoint,
+    EpochMetrics,
+    load_checkpoint,
+    save_checkpoint,
+    write_atomically,
+)
+from demos.sudoku.config import TrainConfig
+from demos.sudoku.data import decode, encode, fingerprint, load_split, seen_solutions
+from demos.sudoku.model import SudokuNet, bit_loss
+from demos.sudoku.plots import learning_curve_png
+
+METRICS_NAME = "metrics.csv"
+CURVE_NAME = "learning_curve.png"
+
+_RUN_FILES = (CHECKPOINT_NAME, METRICS_NAME, CURVE_NAME)
+_HEADER = "epoch  minutes  train loss  test loss  boards right  blank cells right"
+
+
+def progress_bar(total: int, description: str, unit: str) -> tqdm[NoReturn]:
+    """Return a progress bar that goes when done, and seldom redraws where nobody watches (a log file)."""
+    interval = 0.1 if sys.stderr.isatty() else 10.0
+    return tqdm(total=total, desc=description, unit=unit, leave=False, mininterval=interval, dynamic_ncols=True)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a network does on boards whose solutions are known."""
+
+    boards: int
+    loss: float
+    boards_right: float
+    """Share of boards that equal their solution in every cell."""
+    blank_cells_right: float
+    rules_obeyed: float
+    """Share of completed boards that obey the rules of Sudoku."""
+    seconds: float
+
+
+def evaluate(
+    net: SudokuNet,
+    boards: Boards,
+    *,
+    batch_size: int,
+    seed: int,
+    device: str = "cpu",
+    description: str = "testing",
+) -> Evaluation:
+    """Complete the puzzles of ``boards`` and compare; the layer's random starts are drawn from ``seed``."""
+    if len(boards) == 0:
+        raise ValueError("boards: got none, wanted at least one to evaluate on")
+    if batch_size < 1:
+        raise ValueError(f"batch_size: got {batch_size}, wanted 1 or more")
+    start = time.perf_counter()
+    generator = torch.Generator(device).manual_seed(seed)
+    loss = 0.0
+    right = cells_right = obeying = 0
+    net.eval()
+    with torch.no_grad(), progress_bar(len(boards), description, " boards") as bar:
+        for first in range(0, len(boards), batch_size):
+            batch = boards[first : first + batch_size]
+            puzzles = torch.from_numpy(batch.puzzles).to(device)
+            solutions = torch.from_numpy(batch.solutions).to(device)
+            probabilities = net(*encode(puzzles), generator=generator)
+            loss += bit_loss(probabilities, encode(solutions)[0]).item() * len(batch)
+            answers = decode(probabilities, puzzles)
+            same = answers == solutions
+            right += int(same.all(1).sum())
+            cells_right += int((same & (puzzles == 0)).sum())
+            obeying += int(obeys_rules(answers.cpu().numpy()).sum())
+            bar.update(len(batch))
+    blanks = boards.puzzles.size - int(boards.givens.sum())
+    return Evaluation(
+        boards=len(boards),
+        loss=loss / len(boards),
+        boards_right=right / len(boards),
+        blank_cells_right=cells_right / max(blanks, 1),
+        rules_obeyed=obeying / len(boards),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def cosine(step: int, steps: int) -> float:
+    """Return what the highest learning rate is multiplied by: from 1 at step 0 to 0 at the end."""
+    return 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+class DivergedError(RuntimeError):
+    """The loss is no longer a finite number."""
+
+
+class Trainer:
+    """One training run.
+
+    Parameters
+    ----------
+    config
+        What to train, on what, how.
+    output
+        The directory of the run; see :meth:`check_output`.
+    name
+        The command this run belongs to, kept in its checkpoints.
+    device
+        A torch device.
+    log
+        Gets a line of text for each epoch, and notes.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        output: Path,
+        *,
+        name: str = "train",
+        device: str = "cpu",
+        log: Callable[[str], None] = tqdm.write,
+    ) -> None:
+        self.config = config
+        self.output = output
+        self.name = name
+        self.device = device
+        self.log = log
+        self.train_boards, self.test_boards = load_split(config, progress=True)
+        self.data_fingerprint = fingerprint(self.train_boards, self.test_boards)
+        self.net = SudokuNet.from_config(config).to(device)
+        self.adam = torch.optim.Adam(self.net.parameters(), lr=config.lr)
+        # The order of the boards and the layer's random starts are drawn from generators of their own.
+        self.generators = {
+            "order": torch.Generator().manual_seed(config.seed),
+            "starts": torch.Generator(device).manual_seed(config.seed),
+        }
+        self.step = 0
+        self.history: list[EpochMetrics] = []
+
+    @classmethod
+    def resume(
+        cls,
+        output: Path,
+        *,
+        data: str | None = None,
+        device: str = "cpu",
+        log: Callable[[str], None] = tqdm.write,
+    ) -> Trainer:
+        """Take up the run in ``output`` after its last whole epoch; ``data`` says where its file is now."""
+        checkpoint = load_checkpoint(output)
+        config = checkpoint.config if data is None else replace(checkpoint.config, data=data)
+        trainer = cls(config, output, name=checkpoint.name, device=device, log=log)
+        if trainer.data_fingerprint != checkpoint.data_fingerprint:
+            raise ValueError(
+                f"data: the boards from {config.data or 'the generator'} are not those that the run in "
+                f"{output} was trained on, so it cannot go on to the same result"
+            )
+        trainer.net.load_state_dict(checkpoint.model)
+        names = [name for name, _ in trainer.net.named_parameters()]
+        trainer.adam.load_state_dict(
+            {
+                "state": {i: checkpoint.adam[name] for i, name in enumerate(names) if name in checkpoint.adam},
+                "param_groups": trainer.adam.state_dict()["param_groups"],
+            }
+        )
+        for generator_name, generator in trainer.generators.items():
+            generator.set_state(checkpoint.random[generator_name])
+        trainer.step = checkpoint.step
+        trainer.history = checkpoint.history
+        return trainer
+
+    @property
+    def epoch(self) -> int:
+        """The last epoch done."""
+        return max(len(self.history) - 1, 0)
+
+    @staticmethod
+    def check_output(output: Path) -> None:
+        """Raise ``ValueError`` if the directory holds a file that a new run would overwrite."""
+        if output.exists() and not output.is_dir():
+            raise ValueError(f"output: {output} is a file, wanted a directory")
+        for name in _RUN_FILES:
+            if (output / name).exists():
+                raise ValueError(
+                    f"output: {output} already holds {name}; pass --resume to continue that run, "
+                    "--overwrite to replace it, or another --output"
+                )
+
+    @staticmethod
+    def clear_output(output: Path) -> None:
+        """Remove the files of an earlier run, lest a kill in the first epoch leave them to be resumed."""
+        for name in _RUN_FILES:
+            (output / name).unlink(missing_ok=True)
+
+    def fit(self) -> Evaluation:
+        """Train to the last epoch, and return how the network then does on the unseen boards."""
+        config = self.config
+        self.output.mkdir(parents=True, exist_ok=True)
+        seen = seen_solutions(self.train_boards, self.test_boards)
+        self.log(f"{seen:,} of the {len(self.test_boards):,} test boards have the solution of a training board")
+        before = 60 * self.history[-1].minutes if self.history else 0.0
+        start = time.perf_counter()
+        self.log(_HEADER)
+        for row in self.history:
+            self._log_row(row)
+        # Epoch 0 is the untrained network.
+        for epoch in range(len(self.history), config.epochs + 1):
+            epoch_start = time.perf_counter()
+            train_loss = self._train_epoch(epoch) if epoch else None
+            seconds = time.perf_counter() - epoch_start if epoch else 0.0
+            result = self.test()
+            self.history.append(
+                EpochMetrics(
+                    epoch=epoch,
+                    minutes=(before + time.perf_counter() - start) / 60,
+                    train_loss=train_loss,
+                    test_loss=result.loss,
+                    boards_right=result.boards_right,
+                    blank_cells_right=result.blank_cells_right,
+                    lr=config.lr * cosine(self.step, self._steps()),
+                    seconds=seconds,
+                )
+            )
+            save_checkpoint(self.output / CHECKPOINT_NAME, self.checkpoint())
+            self.write_metrics()
+            self._log_row(self.history[-1])
+        return self.test()
+
+    def test(self) -> Evaluation:
+        """Evaluate the network on the unseen boards, always from the same random starts."""
+        return evaluate(
+            self.net,
+            self.test_boards,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            device=self.device,
+        )
+
+    def checkpoint(self) -> Checkpoint:
+        """Return the state of the run."""
+        states = self.adam.state_dict()["state"]
+        return Checkpoint(
+            config=self.config,
+            name=self.name,
+            data_fingerprint=self.data_fingerprint,
+            threads=torch.get_num_threads(),
+            step=self.step,
+            history=self.history,
+            model=self.net.state_dict(),
+            adam={name: states[i] for i, (name, _) in enumerate(self.net.named_parameters()) if i in states},
+            random={name: generator.get_state() for name, generator in self.generators.items()},
+        )
+
+    def write_metrics(self) -> None:
+        """Write the metrics CSV and the learning-curve picture."""
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, [field.name for field in fields(EpochMetrics)], lineterminator="\n")
+        writer.writeheader()
+        for row in self.history:
+            writer.writerow(asdict(row) | {"minutes": round(row.minutes, 4), "seconds": round(row.seconds, 3)})
+        write_atomically(self.output / METRICS_NAME, buffer.getvalue().encode())
+        size = self.config.box**2
+        title = (
+            f"{size}x{size} Sudoku from {self.config.train:,} boards: "
+            f"SATNet(n={size**3}, m={self.config.m}, aux={self.config.aux})"
+        )
+        write_atomically(self.output / CURVE_NAME, learning_curve_png(self.history, title))
+
+    def _steps(self) -> int:
+        return self.config.epochs * math.ceil(len(self.train_boards) / self.config.batch_size)
+
+    def _train_epoch(self, epoch: int) -> float:
+        """Train once on every board; return the mean loss."""
+        config, boards = self.config, self.train_boards
+        order = torch.randperm(len(boards), generator=self.generators["order"]).numpy()
+        total = 0.0
+        self.net.train()
+        with progress_bar(len(boards), f"epoch {epoch}/{config.epochs}", " boards") as bar:
+            for first in range(0, len(boards), config.batch_size):
+                batch = boards[order[first : first + config.batch_size]]
+                loss = self._train_batch(torch.from_numpy(batch.puzzles), torch.from_numpy(batch.solutions))
+                if not math.isfinite(loss):
+                    raise DivergedError(
+                        f"the loss is {loss} in epoch {epoch}, batch {first // config.batch_size + 1}: "
+                        "try a lower learning rate"
+                    )
+                total += loss * len(batch)
+                bar.update(len(batch))
+                bar.set_postfix(loss=f"{total / bar.n:.4f}", refresh=False)
+        return total / len(boards)
+
+    def _train_batch(self, puzzles: Tensor, solutions: Tensor) -> float:
+        for group in self.adam.param_groups:
+            group["lr"] = self.config.lr * cosine(self.step, self._steps())
+        bits, given = encode(puzzles.to(self.device))
+        target, _ = encode(solutions.to(self.device))
+        loss = bit_loss(self.net(bits, given, generator=self.generators["starts"]), target)
+        self.adam.zero_grad()
+        torch.autograd.backward(loss)
+        self.adam.step()
+        self.step += 1
+        return loss.item()
+
+    def _log_row(self, row: EpochMetrics) -> None:
+        train_loss = "" if row.train_loss is None else f"{row.train_loss:.5f}"
+        self.log(
+            f"{row.epoch:5d}  {row.minutes:7.2f}  {train_loss:>10}  {row.test_loss:9.5f}"
+            f"  {row.boards_right:12.1%}  {row.blank_cells_right:17.2%}"
+        )

@@ -1,0 +1,399 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from demos.sudoku.__main__ import main
+from demos.sudoku.boards import Boards, format_line, obeys_rules, parse_board
+from demos.sudoku.checkpoint import CHECKPOINT_NAME, load_checkpoint
+from demos.sudoku.config import TrainConfig
+from demos.sudoku.data import load_split, read_csv, write_csv
+from demos.sudoku.generator import generate
+from demos.sudoku.train import CURVE_NAME, Trainer
+
+ROOT = Path(__file__).parents[2]
+QUICK = [
+    *("--givens", "7-10", "--train", "360", "--test", "60", "--epochs", "2"),
+    *("--batch-size", "10", "--lr", "0.008", "--seed", "5"),
+]
+"""Makes a run of the same configuration as the fixture ``trained``."""
+
+
+def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a command that must fail with exit status 2 and one line; return that line."""
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith(f"python -m demos.sudoku {arguments[0]}: error: ")
+    return captured.err
+
+
+# --- help ---------------------------------------------------------------------------------------------------
+
+
+def test_help_in_a_process_of_its_own() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "demos.sudoku", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0
+    assert done.stderr == ""
+    for word in ("usage: python -m demos.sudoku", "demo", "train", "eval", "solve", "generate", "examples:"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize("command", ["demo", "train", "eval", "solve", "generate"])
+def test_help_of_the_commands(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    text = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert f"usage: python -m demos.sudoku {command}" in text
+    assert "(default: " in text
+    if command in ("demo", "train"):
+        assert "(default: 600 for 9x9" in text
+    assert "None" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tarin"], "invalid choice: 'tarin'"),
+        (["train", "--box", "4"], "argument --box: invalid choice"),
+        (["generate", "--givens", "few"], "argument --givens: givens: got 'few', wanted a number such as 34"),
+        (["solve", "1" * 16], "the following arguments are required: --checkpoint"),
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_usage_errors(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+# --- the quick demo -----------------------------------------------------------------------------------------
+
+
+def test_demo_in_short(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No command means the demo; it shows a board and may replace itself, but nothing else."""
+    monkeypatch.chdir(tmp_path)
+    assert main(QUICK) == 0
+    out = capsys.readouterr().out
+    output = tmp_path / "runs" / "sudoku-4x4"
+    history = load_checkpoint(output).history
+    assert history[-1].boards_right == load_checkpoint(trained).history[-1].boards_right
+    assert "completed by the network" in out
+    assert "(checked by the rules, which the network was never told)" in out
+    assert f"Of the unseen boards: {round(60 * history[-1].boards_right)} of 60 boards wholly right" in out
+    assert "144 never occur in training" in out
+    assert (output / CURVE_NAME).exists()
+
+    assert main(["--epochs", "1", "--train", "40", "--test", "20"]) == 0
+    assert "replacing the earlier demo" in capsys.readouterr().out
+    assert len(load_checkpoint(output).history) == 2
+
+    shutil.copy(trained / CHECKPOINT_NAME, output)  # made by `train`
+    assert "already holds" in fails(["demo", "--epochs", "1"], capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_demo_solves_unseen_boards(seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--output", str(tmp_path), "--seed", str(seed)]) == 0
+    assert load_checkpoint(tmp_path).history[-1].boards_right > 0.99
+    assert "It obeys the rules of Sudoku" in capsys.readouterr().out
+
+
+# --- train --------------------------------------------------------------------------------------------------
+
+
+def test_train_from_a_file(
+    trained: Path, small: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From a file with the same boards comes the same run."""
+    train, test = load_split(small)
+    data = tmp_path / "boards.csv.gz"
+    boards = Boards(np.concatenate([train.puzzles, test.puzzles]), np.concatenate([train.solutions, test.solutions]))
+    write_csv(boards, data)
+    options = ["--box", "2", "--data", str(data), *QUICK[2:]]
+    assert main(["train", *options, "--output", str(tmp_path / "run")]) == 0
+    assert "the first 360 to train on, the last 60 to test on" in capsys.readouterr().out
+    ours, theirs = load_checkpoint(tmp_path / "run").history, load_checkpoint(trained).history
+    assert [row.test_loss for row in ours] == [row.test_loss for row in theirs]
+
+
+def test_train_overwrites_only_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = [
+        "train",
+        "--box",
+        "2",
+        "--train",
+        "40",
+        "--test",
+        "20",
+        "--epochs",
+        "1",
+        "--output",
+        str(tmp_path),
+    ]
+    assert main(options) == 0
+    before = (tmp_path / CHECKPOINT_NAME).read_bytes()
+    capsys.readouterr()
+    message = fails([*options, "--seed", "1"], capsys)
+    assert f"{tmp_path} already holds {CHECKPOINT_NAME}; pass --resume to continue that run, --overwrite" in message
+    assert (tmp_path / CHECKPOINT_NAME).read_bytes() == before
+    assert main([*options, "--seed", "1", "--overwrite"]) == 0
+    assert load_checkpoint(tmp_path).config.seed == 1
+    capsys.readouterr()
+    assert "wanted one" in fails([*options, "--resume", "--overwrite"], capsys)
+
+
+def test_overwriting_starts_with_a_clean_directory(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a new run killed in its first epoch would leave the old one to be resumed."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(
+        Trainer, "fit", lambda _: pytest.fail("files left") if list(tmp_path.iterdir()) else sys.exit(7)
+    )
+    with pytest.raises(SystemExit, match="7"):
+        main(["train", "--box", "2", "--train", "40", "--test", "20", "--output", str(tmp_path), "--overwrite"])
+
+
+def test_interrupted_training_says_how_to_resume(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_batch = Trainer._train_batch
+
+    def interrupt(self: Trainer, *boards: object) -> float:
+        if self.step == 50:
+            raise KeyboardInterrupt
+        return train_batch(self, *boards)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_train_batch", interrupt)
+        assert main(["train", "--box", "2", *QUICK, "--output", str(tmp_path)]) == 130
+    command = f"train --resume --output {tmp_path}"
+    assert f"resume after epoch 1 with: python -m demos.sudoku {command}" in capsys.readouterr().err
+    assert main(command.split()) == 0
+    assert f"resuming the run in {tmp_path} after epoch 1 of 2" in capsys.readouterr().out
+    ours, theirs = load_checkpoint(tmp_path).history, load_checkpoint(trained).history
+    assert [row.test_loss for row in ours] == [row.test_loss for row in theirs]
+
+
+def test_resuming_keeps_the_options(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    resume = ["train", "--resume", "--output", str(tmp_path)]
+    message = fails([*resume, "--batch-size", "50"], capsys)
+    assert "--batch-size: got 50, but the run in" in message
+    assert "was started with 10; leave it out to resume" in message
+    assert "--givens: got 4-8" in fails([*resume, "--givens", "4-8"], capsys)
+    assert main([*resume, "--box", "2", *QUICK]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--data missing.csv", "No such file or directory: 'missing.csv'"),
+        ("--data missing.csv --givens 30", "--givens: got it together with --data"),
+        ("--givens 12", "givens: got 12, wanted 22 to 80"),
+        ("--m 0", "m: got 0, wanted 1 or more"),
+        ("--lr -1", "lr: got -1.0, wanted a positive number"),
+        ("--device abacus", "--device: got 'abacus', wanted cpu or cuda"),
+        ("--threads 0", "--threads: got 0, wanted 1 or more"),
+        ("--resume", "checkpoint: no file runs/train-9x9"),
+    ],
+)
+def test_train_errors(
+    arguments: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Trainer, "fit", lambda _: pytest.fail("it trains"))
+    capsys.readouterr()
+    assert main(["train", *arguments.split()]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cuda_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "torch finds no CUDA device here; wanted cpu" in fails(["train", "--device", "cuda"], capsys)
+
+
+def test_training_that_diverges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Trainer, "_train_batch", lambda *_: float("inf"))
+    assert main(["train", "--box", "2", *QUICK, "--output", str(tmp_path)]) == 1
+    assert "the loss is inf in epoch 1, batch 1: try a lower learning rate" in capsys.readouterr().err
+
+
+# --- eval ---------------------------------------------------------------------------------------------------
+
+
+def test_eval_of_the_runs_own_boards(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", str(trained)]) == 0
+    out = capsys.readouterr().out
+    last = load_checkpoint(trained).history[-1]
+    assert "the 60 test boards of the run;\n0 of them have the solution of a training board" in out
+    assert re.search(rf"boards wholly right +{last.boards_right:.2%}", out)
+    assert re.search(rf"blank cells right +{last.blank_cells_right:.2%}", out)
+
+
+def test_eval_of_other_boards(
+    trained: Path, small: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", str(trained / CHECKPOINT_NAME), "--givens", "7", "--count", "50"]) == 0
+    out = capsys.readouterr().out
+    assert "50 generated boards, 7 of 16 cells given;\n0 of them have the solution of a training board" in out
+
+    data = tmp_path / "boards.csv"
+    train, _ = load_split(small)
+    write_csv(train, data)
+    assert main(["eval", str(trained), "--data", str(data), "--test", "30"]) == 0
+    out = capsys.readouterr().out
+    assert f"30 boards from {data};\n30 of them have the solution of a training board" in out
+
+    assert "wanted 1 to 360" in fails(["eval", str(trained), "--data", str(data), "--test", "361"], capsys)
+    assert "got both" in fails(["eval", str(trained), "--data", str(data), "--givens", "7"], capsys)
+    assert "no file" in fails(["eval", str(tmp_path)], capsys)
+    assert main(["eval", str(trained), "--batch-size", "0"]) == 2
+    assert "batch_size: got 0" in capsys.readouterr().err
+
+
+def test_eval_of_generated_boards_knows_the_held_out_grids(
+    trained: Path, small: TrainConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever --seed: the seed of the run says which grids training never saw."""
+    for seed in ("5", "6", "7"):
+        assert main(["eval", str(trained), "--givens", "7-10", "--count", "40", "--seed", seed]) == 0
+        assert "\n0 of them have the solution of a training board" in capsys.readouterr().out
+
+
+def test_eval_when_the_boards_have_changed(
+    small: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "boards.csv"
+    write_csv(generate(2, (7, 10), 60, seed=1), data)
+    options = ["--box", "2", "--data", str(data), "--train", "40", "--test", "20", "--epochs", "1"]
+    assert main(["train", *options, "--output", str(tmp_path / "run")]) == 0
+    assert main(["eval", str(tmp_path / "run")]) == 0
+    write_csv(generate(2, (7, 10), 60, seed=2), data)
+    capsys.readouterr()
+    assert "no longer gives the boards of the run" in fails(["eval", str(tmp_path / "run")], capsys)
+    assert main(["eval", str(tmp_path / "run"), "--givens", "8", "--count", "20"]) == 0
+    assert "whether it saw some of these is unknown" in capsys.readouterr().out
+
+
+# --- solve --------------------------------------------------------------------------------------------------
+
+
+def test_solve_a_puzzle(trained: Path, small: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    easy = generate(2, 12, 1, seed=8)
+    status = main(["solve", format_line(easy.puzzles[0]), "--checkpoint", str(trained)])
+    out = capsys.readouterr().out
+    assert status == 0
+    assert "It obeys the rules of Sudoku (checked by the rules, which the network was never told)." in out
+    drawn = [line.split("    ")[-1] for line in out.splitlines()[1:6]]
+    digits = "".join(re.findall(r"\d", "".join(line[-12:] for line in drawn)))
+    assert digits == format_line(easy.solutions[0])
+
+
+def test_solve_says_when_the_rules_are_broken(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("demos.sudoku.model.SudokuNet.predict", lambda _, puzzles, **__: puzzles * 0 + 1)
+    assert main(["solve", "1...............", "--checkpoint", str(trained)]) == 1
+    assert "It breaks the rules of Sudoku (checked by the rules" in capsys.readouterr().out
+
+
+def test_solve_a_file(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    boards = generate(2, (8, 10), 30, seed=9)
+    path, answers = tmp_path / "puzzles.csv", tmp_path / "answers.csv"
+    write_csv(boards, path)
+    status = main(["solve", str(path), "--checkpoint", str(trained)])
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert lines[0] == "puzzle,answer,obeys the rules"
+    rows = [line.split(",") for line in lines[1:]]
+    assert [row[0] for row in rows] == [format_line(puzzle) for puzzle in boards.puzzles]
+    obeying = [bool(obeys_rules(parse_board(row[1]))) for row in rows]
+    assert [row[2] == "yes" for row in rows] == obeying
+    assert sum(obeying) > 20
+    assert f"{sum(obeying)} of 30 answers obey the rules" in captured.err
+    assert status == (0 if all(obeying) else 1)
+
+    assert main(["solve", str(path), "--checkpoint", str(trained), "--output", str(answers)]) == status
+    assert [line.rsplit(",", 1)[0] for line in lines[1:]] == answers.read_text().splitlines()[1:]
+    capsys.readouterr()
+    solve = ["solve", str(path), "--checkpoint", str(trained), "--output", str(answers)]
+    assert "exists; pass --overwrite to replace it" in fails(solve, capsys)
+
+
+@pytest.mark.parametrize(
+    ("puzzle", "message"),
+    [
+        ("12", "PUZZLE|FILE: neither a file nor a puzzle: 2 characters in '12'"),
+        ("11..............", "PUZZLE: it gives a digit twice in a row, column or box"),
+        ("." * 81, "got 81 cells, wanted 16: the network in"),
+    ],
+)
+def test_solve_errors(trained: Path, puzzle: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in fails(["solve", puzzle, "--checkpoint", str(trained)], capsys)
+
+
+def test_solve_output_wants_a_file_of_puzzles(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    solve = ["solve", "." * 16, "--checkpoint", str(trained), "--output", str(tmp_path / "a")]
+    assert "--output: got it with a single puzzle" in fails(solve, capsys)
+
+
+# --- generate -----------------------------------------------------------------------------------------------
+
+
+def test_generate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--givens", "30-32", "--count", "20", "--seed", "4"]) == 0
+    printed = capsys.readouterr().out
+    path = tmp_path / "boards.csv"
+    options = ["generate", "--givens", "30-32", "--count", "20", "--seed", "4", "--output", str(path)]
+    assert main(options) == 0
+    assert f"20 puzzles written to {path}" in capsys.readouterr().out
+    assert path.read_text() == printed
+    boards = read_csv(path, box=3)
+    assert (boards.puzzles == generate(3, (30, 32), 20, seed=4).puzzles).all()
+    assert "exists; pass --overwrite" in fails(options, capsys)
+    assert main([*options, "--overwrite"]) == 0
+    capsys.readouterr()
+    assert "givens: got 9" in fails(["generate", "--givens", "9"], capsys)
+    assert main(["generate", "--box", "2", "--count", "3"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_a_reader_that_stops_early() -> None:
+    command = f"{sys.executable} -m demos.sudoku generate --count 3000 | head -1"
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "puzzle,solution\n"
+    assert "rror" not in done.stderr
+    assert "pipe" not in done.stderr

@@ -1,0 +1,37 @@
+"""What an installation holds."""
+
+import importlib.metadata
+import importlib.resources
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import difflayers
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_package_data_is_found_in_this_installation() -> None:
+    assert importlib.resources.files("difflayers").joinpath("py.typed").is_file()
+    assert importlib.resources.files("difflayers.cuda_ext").joinpath("README.md").is_file()
+
+
+def test_version_and_extras_are_those_of_the_metadata() -> None:
+    metadata = importlib.metadata.metadata("difflayers")
+    assert metadata["Version"] == difflayers.__version__
+    assert metadata["License-Expression"] == "MIT"
+    assert set(metadata.get_all("Provides-Extra") or []) == {"cuda", "verify", "demos", "test", "docs"}
+
+
+@pytest.mark.slow
+def test_wheel_is_pure_and_holds_package_data(tmp_path: Path) -> None:
+    """Builds it, which fetches setuptools."""
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True)
+    (wheel,) = tmp_path.glob("difflayers-*-py3-none-any.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {"difflayers/py.typed", "difflayers/cuda_ext/README.md", "difflayers/satnet/kernels.py"} <= names
+    assert not any(name.startswith(("tests/", "demos/", "benchmarks/")) for name in names)
