@@ -180,9 +180,10 @@ def _check(S: Tensor, z: Tensor, is_input: Tensor, k: int | None, max_iter: int,
         raise TypeError(f"S must be float32 or float64; got {S.dtype}")
     if S.ndim != 2 or S.shape[0] < 1 or S.shape[1] < 1:
         raise ValueError(f"S must have shape (n + 1 + aux, m) with m >= 1; got {tuple(S.shape)}")
-    if z.ndim < 1 or z.shape[-1] + 1 > S.shape[0]:
+    if z.ndim < 1 or not 1 <= z.shape[-1] < S.shape[0]:
         raise ValueError(
-            f"z must have shape (..., n) with n <= {S.shape[0] - 1}, the rows of S less the truth row; got {tuple(z.shape)}"
+            f"z must have shape (..., n) with 1 <= n <= {S.shape[0] - 1}, the rows of S less the truth row; "
+            f"got {tuple(z.shape)}"
         )
     if is_input.shape != z.shape:
         raise ValueError(f"is_input must have the shape of z, {tuple(z.shape)}; got {tuple(is_input.shape)}")

@@ -25,16 +25,15 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-GRAM_LIMIT = (
-    2  # up to this many free variables per column of S the Gram form takes fewer operations, 2 N_f k against 4 m k
-)
+# Up to this many free variables for each column of S, the Gram form takes fewer operations (2 N_f k against 4 m k).
+GRAM_LIMIT = 2
 ROWS = 6  # rows of a register tile: 6 x 2 vectors of accumulators fill a register file of 16
 VECTOR_BYTES = 64 if llvm.get_host_cpu_features().get("avx512f", False) else 32
 
 _FUSED = ("contract",)  # lets LLVM fuse multiply and add, and nothing else
 _FAST = {"contract", "reassoc", "nsz"}  # sums over k may be vectorised; inf and NaN keep their meaning
 
-# Helpers are only called from compiled code: without wrappers for callers from Python and C they compile in half the time.
+# Helpers are only called from compiled code; they compile sooner without wrappers for callers from Python and C.
 _helper = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 _helper_fast = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=_FAST)
 _kernel = njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True, cache=True)
