@@ -11,7 +11,7 @@ from demos.sudoku.data import encode
 from demos.sudoku.generator import generate
 from difflayers import SATNet
 
-WEIGHTS = Path(__file__).parents[2] / "demos" / "sudoku" / "results" / "original-9x9" / "weights.safetensors"
+WEIGHTS = Path(__file__).parents[2] / "demos" / "sudoku" / "results" / "original-9x9" / "checkpoint.safetensors"
 
 
 class Instance(NamedTuple):
@@ -39,5 +39,5 @@ def sudoku_instance(*, trained: bool, B: int = 40, k: int = 32, seed: int = 0) -
     boards = generate(3, 36, B, seed)
     z, given = encode(torch.from_numpy(boards.puzzles))
     bits, _ = encode(torch.from_numpy(boards.solutions))
-    S = safetensors.torch.load_file(WEIGHTS)["S"] if trained else random_instance(1, seed=seed).S
+    S = safetensors.torch.load_file(WEIGHTS)["model.layer.S"] if trained else random_instance(1, seed=seed).S
     return Instance(S, z, given, bits, k)

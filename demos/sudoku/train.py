@@ -175,6 +175,8 @@ class Trainer:
                 f"data: the boards from {config.data or 'the generator'} are not those that the run in "
                 f"{output} was trained on, so it cannot go on to the same result"
             )
+        if not checkpoint.random:
+            raise ValueError(f"output: the checkpoint in {output} holds weights only, wanted that of a training run")
         trainer.net.load_state_dict(checkpoint.model)
         names = [name for name, _ in trainer.net.named_parameters()]
         trainer.adam.load_state_dict(

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from demos.sudoku.boards import obeys_rules
-from demos.sudoku.checkpoint import CHECKPOINT_NAME, load_checkpoint, write_atomically
+from demos.sudoku.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint, write_atomically
 from demos.sudoku.config import PRESETS, TrainConfig
 from demos.sudoku.data import encode, load_split, write_csv
 from demos.sudoku.generator import generate
@@ -298,3 +298,11 @@ def test_output_directories(trained: Path, tmp_path: Path) -> None:
     other.touch()
     Trainer.clear_output(tmp_path)
     assert other.exists()
+
+
+def test_weights_alone_cannot_be_resumed(trained: Path, tmp_path: Path) -> None:
+    whole = load_checkpoint(trained)
+    save_checkpoint(tmp_path / CHECKPOINT_NAME, replace(whole, adam={}, random={}))
+    assert load_checkpoint(tmp_path).model.keys() == whole.model.keys()
+    with pytest.raises(ValueError, match="weights only"):
+        Trainer.resume(tmp_path)

@@ -1,0 +1,85 @@
+"""Importing the package needs nothing optional, and brings nothing optional along."""
+
+import subprocess
+import sys
+
+import pytest
+
+import difflayers
+
+OPTIONAL = ["cuda", "cvxpy", "cvxpylayers", "matplotlib", "safetensors", "scipy", "tabulate", "torchvision", "tqdm"]
+
+USE = """
+import torch, difflayers
+from difflayers import SATNet, functional
+layer = SATNet(3, 4)
+out = layer(torch.tensor([[0.0, 1.0, 0.5]]), torch.tensor([[True, True, False]]))
+out.sum().backward()
+assert layer.S.grad is not None and "cpu" in str(difflayers.backends())
+"""
+
+BLOCK = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+def run(code: str, *, blocked: list[str] | None = None) -> subprocess.CompletedProcess[str]:
+    """In a new interpreter, in which `blocked` cannot be imported and a warning is an error once torch is loaded."""
+    warnings = "import torch, warnings; warnings.simplefilter('error')\n"
+    source = BLOCK.format(blocked=blocked or []) + warnings + code
+    return subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_works_without(name: str) -> None:
+    done = run(USE, blocked=[name])
+    assert done.returncode == 0, done.stderr
+
+
+def test_works_without_any_of_them() -> None:
+    done = run(USE, blocked=OPTIONAL)
+    assert done.returncode == 0, done.stderr
+
+
+def test_blocking_blocks() -> None:
+    done = run("import tqdm", blocked=["tqdm"])
+    assert done.returncode != 0 and "No module named 'tqdm'" in done.stderr
+
+
+def test_import_brings_nothing_optional() -> None:
+    """What torch and numba do not load themselves, the package does not load."""
+    done = run(
+        "import numba\nbefore = set(sys.modules)\nimport difflayers\n"
+        "print(sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'difflayers'" in done.stdout
+    assert not [name for name in OPTIONAL if f"'{name}'" in done.stdout], done.stdout
+
+
+def test_import_prints_nothing() -> None:
+    done = run("import difflayers")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_verify_without_cvxpy_says_what_to_install() -> None:
+    done = run("import difflayers.verify", blocked=["cvxpy"])
+    assert done.returncode != 0
+    assert "ImportError: difflayers.verify needs cvxpy: pip install 'difflayers[verify]'" in done.stderr
+
+
+def test_backends_is_data_and_a_table() -> None:
+    table = difflayers.backends()
+    rows = {backend.name: backend for backend in table}
+    assert rows["cpu"].available and "numba" in rows["cpu"].detail
+    assert not rows["cuda"].available and rows["cuda"].detail
+    lines = str(table).splitlines()
+    assert lines[0].split() == ["backend", "available", "detail"] and len(lines) == 1 + len(table)
+    for line, backend in zip(lines[1:], table, strict=True):
+        assert line.split()[:2] == [backend.name, "yes" if backend.available else "no"] and backend.detail in line
+    assert len({line.index(backend.detail) for line, backend in zip(lines[1:], table, strict=True)}) == 1
