@@ -154,7 +154,7 @@ def _exact(instance: Instance, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def quality() -> Iterator[Row]:
     """Objective and gradient error of the layer and of plain coordinate descent, for the sweeps that each takes.
 
-    gap: (f - f*) over the decrease of the first sweep. gap to match: sweeps until the gap of plain coordinate descent at
+    gap: (f - f*) over the decrease of the first sweep. sweeps to match: sweeps until the gap of plain coordinate descent at
     its own stop. dS error: relative, of the whole backward pass at the solver's own V, against the converged one. U error:
     relative, of the linear solve alone, at the same V.
     """

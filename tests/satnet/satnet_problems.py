@@ -68,27 +68,27 @@ def exact_adjoint(S: Tensor, V: Tensor, norms: Tensor, given: Tensor, dz: Tensor
 
     (|g_i| + prox_lam) u_i + P_i sum over free j != i of (s_i . s_j) u_j = - P_i dv_i, with P_i = I - v_i v_i'.
     """
-    N, k = V.shape
-    free = oracle.free_coordinates(given, N)
-    size = len(free) * k
-    matrix, right = V.new_zeros(size, size), V.new_zeros(size)
-    for a, i in enumerate(free):
-        P = torch.eye(k, dtype=V.dtype) - torch.outer(V[i], V[i])
-        rows = slice(a * k, a * k + k)
-        for b, j in enumerate(free):
-            block = (norms[i] + prox_lam) * torch.eye(k, dtype=V.dtype) if i == j else (S[i] @ S[j]) * P
-            matrix[rows, b * k : b * k + k] = block
-        sine = float(V[i, 1:].norm())
-        if i <= len(given) and sine > 0:
-            dv = V.new_zeros(k)
-            dv[0] = dz[i - 1] / (math.pi * sine)
-            right[rows] = -(P @ dv)
-    # all of it on the tangent space: the matrix maps tangents to tangents, and leaves out what is normal to them
-    tangents = torch.block_diag(*(_tangents(V[i]) for i in free)) if free else V.new_zeros(0, 0)
-    reduced = tangents.T @ matrix @ tangents
-    solved = tangents @ (torch.linalg.pinv(reduced, rtol=1e-9, hermitian=True) @ (tangents.T @ right))
     U = torch.zeros_like(V)
-    U[free] = solved.reshape(-1, k)
+    free = oracle.free_coordinates(given, len(V))
+    if not free:
+        return U
+    v, lengths = V[free], norms[free] + prox_lam
+    size, k = v.shape
+    C = S[free] @ S[free].T
+    P = torch.eye(k, dtype=V.dtype) - v[:, :, None] * v[:, None, :]
+    blocks = C[:, :, None, None] * P[:, None]
+    for a in range(size):
+        blocks[a, a] = lengths[a] * torch.eye(k, dtype=V.dtype)
+    right = V.new_zeros(size, k)
+    for a, i in enumerate(free):
+        sine = float(v[a, 1:].norm())
+        if i <= len(given) and sine > 0:
+            right[a] = -P[a, :, 0] * dz[i - 1] / (math.pi * sine)
+    # all of it on the tangent space: the matrix maps tangents to tangents, and leaves out what is normal to them
+    tangents = torch.block_diag(*(_tangents(row) for row in v))
+    reduced = tangents.T @ blocks.transpose(1, 2).reshape(size * k, size * k) @ tangents
+    solved = tangents @ (torch.linalg.pinv(reduced, rtol=1e-9, hermitian=True) @ (tangents.T @ right.reshape(-1)))
+    U[free] = solved.reshape(size, k)
     return U
 
 

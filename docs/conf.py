@@ -1,0 +1,15 @@
+"""Sphinx configuration; `make docs` builds with warnings as errors."""
+
+import difflayers
+
+project = "difflayers"
+author = "The difflayers authors"
+release = difflayers.__version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon"]
+myst_enable_extensions = ["dollarmath"]
+html_theme = "furo"
+html_title = "difflayers"
+exclude_patterns = ["_build"]
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+autodoc_mock_imports = ["cvxpy"]
