@@ -18,8 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# At 0.5 the same objective takes about 0.6 times the sweeps; from 0.7 on, sweeps overshoot and are taken back
-# (python -m benchmarks satnet-quality).
+# With fresh weights the same objective then takes 0.55 times the sweeps (python -m benchmarks satnet-quality); more of it
+# overshoots on some weights.
 MOMENTUM = 0.5
 
 
