@@ -146,7 +146,7 @@ def _exact(instance: Instance, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     S, z = instance.S.double(), instance.z.double()
     out, V, norms, _, _ = cpu.mixing(S, z, instance.given, start.double(), 5000, 1e-9)
     grad = _loss_gradient(out, instance.bits.double())
-    U, _ = cpu.solve_adjoint(S, V, norms, instance.given, grad, PROX_LAM, 5000, 1e-12)
+    U = cpu.solve_adjoint(S, V, norms, instance.given, grad, PROX_LAM, 5000, 1e-12)[0] / cpu.scaling(S) ** 2
     return functional._objective(S, V), op.weight_gradient(S, V, U), grad
 
 
@@ -178,8 +178,11 @@ def quality() -> Iterator[Row]:
                     reached = (functional._objective(S, Vc) - optimum) / first <= plain_gap * (1 + 1e-9)
                     matched = torch.where(reached, count, matched)
             grad = _loss_gradient(out, instance.bits.double())
-            exact_U, _ = cpu.solve_adjoint(S, V, norms, given, grad, PROX_LAM, 5000, 1e-12)
-            U, iterations = cpu.solve_adjoint(S, V, norms, given, grad, PROX_LAM, MAX_ITER, cpu.residual_tolerance(EPS))
+            exact_U = cpu.solve_adjoint(S, V, norms, given, grad, PROX_LAM, 5000, 1e-12)[0] / cpu.scaling(S) ** 2
+            scaled_U, iterations = cpu.solve_adjoint(
+                S, V, norms, given, grad, PROX_LAM, MAX_ITER, cpu.residual_tolerance(EPS)
+            )
+            U = scaled_U / cpu.scaling(S) ** 2
             descent = torch.zeros_like(V)
             pull = torch.stack([oracle.output_gradient(*args) for args in zip(V, given, grad, strict=True)])
             lengths = norms * cpu.scaling(S) ** 2

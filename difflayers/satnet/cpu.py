@@ -1,7 +1,5 @@
 """SATNet on CPU: what a batch shares (C = S S', scaling, threads) around the per-sample kernels of `kernels.py`."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -15,6 +13,8 @@ def mixing(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """`op.mixing`: the forward pass of a batch."""
     S, z, given, start = (t.detach().contiguous() for t in (S, z, given, start))
+    if not S.isfinite().all():
+        raise ValueError(f"S must be finite; got {int((~S.isfinite()).sum())} entries that are inf or NaN")
     S, z, unclamped = S / scaling(S), _within_unit(z), z
     B, N, k = len(z), len(S), start.shape[1]
     out, V, norms = torch.empty_like(z), S.new_empty(B, N, k), S.new_empty(B, N)
@@ -37,21 +37,21 @@ def adjoint(
 def solve_adjoint(
     S: Tensor, V: Tensor, norms: Tensor, given: Tensor, grad: Tensor, prox_lam: float, max_iter: int, tolerance: float
 ) -> tuple[Tensor, Tensor]:
-    """U (B, N, k) and the iterations it took, (B,), to the given tolerance on the squared residual."""
+    """U (B, N, k), times scaling(S)^2, and the iterations it took, (B,), to the given tolerance on the squared residual."""
     S, V, norms, given, grad = (t.detach().contiguous() for t in (S, V, norms, given, grad))
     scale = scaling(S)
-    S = S / scale
+    S, prox_lam = S / scale, prox_lam / float(scale) / float(scale)
     U, iterations = torch.empty_like(V), torch.zeros(len(V), dtype=torch.int64)
     C, room = _gram(S, given, with_fixed=False)
     inputs = [t.numpy() for t in (S, C, V, norms, given, grad)]
     operations = 2.0 * max_iter * V.numel() * min(V.shape[1], 4 * S.shape[1])
     run_threads(
         kernels.adjoint,
-        [*inputs, prox_lam / scale**2, max_iter, tolerance, room],
+        [*inputs, prox_lam, max_iter, tolerance, room],
         [U.numpy(), iterations.numpy()],
         operations,
     )
-    return U / scale**2, iterations
+    return U, iterations
 
 
 def residual_tolerance(eps: float) -> float:
@@ -64,12 +64,13 @@ def residual_tolerance(eps: float) -> float:
     return min(0.1, 1e2 * eps, 1e6 * eps**2)
 
 
-def scaling(S: Tensor) -> float:
-    """The power of two by which the kernels divide S, so that no finite S overflows or vanishes in S S'; exact."""
-    largest = float(S.abs().max())
-    if not math.isfinite(largest):
-        raise ValueError(f"S must be finite; got {int((~S.isfinite()).sum())} entries that are inf or NaN")
-    return 2.0 ** max(-500, min(500, math.frexp(largest)[1])) if largest > 0 else 1.0
+def scaling(S: Tensor) -> Tensor:
+    """The power of two by which the kernels divide S, so that no finite S overflows or vanishes in S S'; exact.
+
+    V does not depend on it; norms leave the kernels divided by its square, U multiplied by it.
+    """
+    exponent = torch.frexp(S.abs().amax()).exponent.clamp(max=127 if S.dtype == torch.float32 else 1023)
+    return torch.exp2(exponent.to(S.dtype))
 
 
 def _within_unit(z: Tensor) -> Tensor:

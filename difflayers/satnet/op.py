@@ -155,7 +155,9 @@ class _SATNetAdjoint(torch.autograd.Function):
     ) -> tuple[Tensor | None, Tensor | None]:
         with torch.autocast("cpu", enabled=False):
             U = _adjoint(S, V, norms, given, grad, prox_lam, max_iter, eps)
-            dS = weight_gradient(S, V, U) if needs_S else None
+            scale = cpu.scaling(S)  # U is that of S / scale
+            S = S / scale
+            dS = weight_gradient(S, V, U) / scale if needs_S else None
             dz = input_gradient(S, U, z, given, start, grad) if needs_z else None
         return dS, dz
 
