@@ -500,7 +500,7 @@ def mixing(S, C, start, z, given, max_iter, eps, momentum, room, ticket, out, V,
             sweeps[b] += 1
             if sweeps[b] == 1:
                 first = decrease
-            if weight > 0 and decrease < 0:  # overshot: back to the last point, and a plain sweep from there
+            if weight > 0 and decrease <= 0:  # overshot: back to the last point, and a plain sweep from there
                 _copy(previous, n_free, x)
                 _copy(previous_w, w_rows, w)
                 inertia, weight = inertia / 2, 0.0

@@ -112,7 +112,7 @@ def mixing(
         swept_f = float(objective(S, V))
         if extrapolated:  # the sum above starts at the extrapolated point
             decrease = f - swept_f
-        if extrapolated and decrease < 0:
+        if extrapolated and decrease <= 0:
             V, extrapolated, momentum = previous.clone(), False, momentum / 2
             continue
         norms, f = swept_norms, swept_f
