@@ -13,7 +13,7 @@ from benchmarks.registry import Row, case, mm_gflops, run_alone, seconds
 from benchmarks.satnet import per_coordinate
 from benchmarks.satnet.instances import WEIGHTS, Instance, sudoku_instance
 from difflayers import functional
-from difflayers.functional import random_start
+from difflayers.functional._satnet import objective, random_start
 from difflayers.satnet import cpu, op, oracle
 
 MAX_ITER, EPS, PROX_LAM = 40, 1e-4, 1e-2
@@ -147,7 +147,7 @@ def _exact(instance: Instance, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     out, V, norms, _, _ = cpu.mixing(S, z, instance.given, start.double(), 5000, 1e-9)
     grad = _loss_gradient(out, instance.bits.double())
     U = cpu.solve_adjoint(S, V, norms, instance.given, grad, PROX_LAM, 5000, 1e-12)[0] / cpu.scaling(S) ** 2
-    return functional._objective(S, V), op.weight_gradient(S, V, U), grad
+    return objective(S, V), op.weight_gradient(S, V, U), grad
 
 
 @case("satnet-quality")
@@ -159,7 +159,7 @@ def quality() -> Iterator[Row]:
     relative, of the linear solve alone, at the same V.
     """
     for weights in ("fresh", "trained") if WEIGHTS.exists() else ("fresh",):
-        instance = sudoku_instance(trained=weights == "trained", B=8)
+        instance = sudoku_instance(trained=weights == "trained", B=16)
         start = _start(instance)
         optimum, exact_dS, _ = _exact(instance, start)
         S, z, given = instance.S.double(), instance.z.double(), instance.given
@@ -167,15 +167,15 @@ def quality() -> Iterator[Row]:
             _, V0, _, _, _ = cpu.mixing(S, z, given, start.double(), 0, EPS)
             _, V1, _, _, _ = cpu.mixing(S, z, given, start.double(), 1, EPS)
             _, Vp, _, _, _ = cpu.mixing(S, z, given, start.double(), MAX_ITER, EPS)
-        first = functional._objective(S, V0) - functional._objective(S, V1)
-        plain_gap = (functional._objective(S, Vp) - optimum) / first
-        for momentum in (0.0, 0.3, 0.5, 0.6, 0.7):
+        first = objective(S, V0) - objective(S, V1)
+        plain_gap = (objective(S, Vp) - optimum) / first
+        for momentum in (0.0, 0.3, 0.5, 0.7):
             with patch.object(cpu, "MOMENTUM", momentum):
                 out, V, norms, sweeps, _ = cpu.mixing(S, z, given, start.double(), MAX_ITER, EPS)
                 matched = torch.full((len(z),), MAX_ITER)
                 for count in range(MAX_ITER, 0, -1):
                     _, Vc, _, _, _ = cpu.mixing(S, z, given, start.double(), count, 0.0)
-                    reached = (functional._objective(S, Vc) - optimum) / first <= plain_gap * (1 + 1e-9)
+                    reached = (objective(S, Vc) - optimum) / first <= plain_gap * (1 + 1e-9)
                     matched = torch.where(reached, count, matched)
             grad = _loss_gradient(out, instance.bits.double())
             exact_U = cpu.solve_adjoint(S, V, norms, given, grad, PROX_LAM, 5000, 1e-12)[0] / cpu.scaling(S) ** 2
@@ -188,22 +188,29 @@ def quality() -> Iterator[Row]:
             lengths = norms * cpu.scaling(S) ** 2
             arrays = [V.numpy(), _rows_given(instance), lengths.numpy(), pull.numpy()]
             per_coordinate.backward(S.numpy(), *arrays, PROX_LAM, sweeps.numpy(), descent.numpy())
+            dS, descent_dS = op.weight_gradient(S, V, U), op.weight_gradient(S, V, descent)
             yield {
                 "weights": weights,
                 "momentum": momentum,
                 "sweeps": sweeps.double().mean().item(),
-                "gap": ((functional._objective(S, V) - optimum) / first).mean().item(),
+                "gap": ((objective(S, V) - optimum) / first).mean().item(),
                 "sweeps to match": matched.double().mean().item(),
                 "iterations": iterations.double().mean().item(),
                 "U error": _relative(U, exact_U),
                 "U error, descent": _relative(descent, exact_U),
-                "dS error": _relative(op.weight_gradient(S, V, U), exact_dS),
-                "dS error, descent": _relative(op.weight_gradient(S, V, descent), exact_dS),
+                "dS error": _relative(dS, exact_dS),
+                "dS error, descent": _relative(descent_dS, exact_dS),
+                "dS cosine": _cosine(dS, exact_dS),
+                "dS cosine, descent": _cosine(descent_dS, exact_dS),
             }
 
 
 def _relative(x: Tensor, reference: Tensor) -> float:
     return ((x - reference).norm() / reference.norm()).item()
+
+
+def _cosine(x: Tensor, y: Tensor) -> float:
+    return torch.nn.functional.cosine_similarity(x.flatten(), y.flatten(), dim=0).item()
 
 
 _MEMORY = """
