@@ -1,12 +1,13 @@
-"""Differentiable optimization layers for PyTorch: SATNet.
+"""Differentiable optimization layers for PyTorch: SATNet, and matching.
 
-`SATNet` is the layer as a module, `functional` holds it as a function, `backends()` says which kernels this machine
-runs, and `difflayers.verify` (extra ``difflayers[verify]``) solves the same problems with cvxpy.
+`SATNet` (a MAXSAT instance with learnable clauses), `DMMMatching` and `QuadraticMatching` (bipartite matching) are the
+layers as modules, `MaskMatchingCost` a cost for matching, `functional` holds the same as functions, `backends()` says which
+kernels this machine runs, and `difflayers.verify` (extra ``difflayers[verify]``) solves the same problems with cvxpy.
 """
 
 from difflayers import functional
 from difflayers._backends import backends
-from difflayers.nn import SATNet
+from difflayers.nn import DMMMatching, MaskMatchingCost, QuadraticMatching, SATNet
 
-__all__ = ["SATNet", "backends", "functional"]
-__version__ = "0.1.0"
+__all__ = ["DMMMatching", "MaskMatchingCost", "QuadraticMatching", "SATNet", "backends", "functional"]
+__version__ = "0.2.0"

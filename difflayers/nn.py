@@ -6,9 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from difflayers import functional
-from difflayers.functional import check_options, check_size
+from difflayers.functional._checks import check_size
+from difflayers.functional._matching import check_dmm_options, check_gamma, check_solver_options
+from difflayers.functional._satnet import check_options
+from difflayers.matching.cost import check_lam
 
-__all__ = ["SATNet"]
+__all__ = ["DMMMatching", "MaskMatchingCost", "QuadraticMatching", "SATNet"]
 
 
 class SATNet(nn.Module):
@@ -153,3 +156,194 @@ class SATNet(nn.Module):
         if self.input_mask is not None:
             parts.append(f"input_mask={int(self.input_mask.sum())} given")
         return ", ".join(parts)
+
+
+class DMMMatching(nn.Module):
+    r"""Minimum-cost bipartite matching, relaxed, by unrolled projected gradient descent: the matching layer of DMM-Net.
+
+    The problem approached, its gradient, errors and references: `difflayers.functional.dmm_matching`.
+
+    Args:
+        n_grad: gradient steps.
+        n_proj: rounds of Dykstra's projections after each.
+        step_size: the step, in units of 1 / cost.
+        average: return the mean of the iterates, as published; False: the last one.
+        unmatched_cost: the cost at which a template may stay unmatched; None: every template is matched.
+
+    Shapes:
+        cost (..., n, m) to (..., n, m).
+
+    Example:
+        >>> import torch
+        >>> from difflayers import DMMMatching
+        >>> layer = DMMMatching(unmatched_cost=0.8)
+        >>> layer(torch.tensor([[0.1, 0.9, 0.5], [0.9, 0.9, 0.9]])).round()
+        tensor([[1., 0., 0.],
+                [0., 0., 0.]])
+    """
+
+    def __init__(
+        self,
+        n_grad: int = 40,
+        n_proj: int = 5,
+        step_size: float = 0.1,
+        *,
+        average: bool = True,
+        unmatched_cost: float | None = None,
+    ) -> None:
+        super().__init__()
+        check_dmm_options(n_grad, n_proj, step_size)
+        self.n_grad, self.n_proj, self.step_size = n_grad, n_proj, step_size
+        self.average, self.unmatched_cost = average, unmatched_cost
+
+    def forward(
+        self,
+        cost: Tensor,
+        template_mask: Tensor | None = None,
+        proposal_mask: Tensor | None = None,
+        *,
+        return_info: bool = False,
+    ) -> Any:
+        """The relaxed assignment (..., n, m).
+
+        Args:
+            cost: (..., n, m), float32 or float64; +inf forbids a pair.
+            template_mask, proposal_mask: (..., n) and (..., m), bool or integer, nonzero where there is one.
+            return_info: also return a `MatchingInfo`.
+
+        Raises:
+            TypeError, ValueError: see `difflayers.functional.dmm_matching`.
+        """
+        return functional.dmm_matching(
+            cost,
+            template_mask,
+            proposal_mask,
+            n_grad=self.n_grad,
+            n_proj=self.n_proj,
+            step_size=self.step_size,
+            average=self.average,
+            unmatched_cost=self.unmatched_cost,
+            return_info=return_info,
+        )
+
+    def extra_repr(self) -> str:
+        text = f"n_grad={self.n_grad}, n_proj={self.n_proj}, step_size={self.step_size:g}, average={self.average}"
+        return text if self.unmatched_cost is None else f"{text}, unmatched_cost={self.unmatched_cost:g}"
+
+
+class QuadraticMatching(nn.Module):
+    r"""Minimum-cost bipartite matching with a quadratic term, solved exactly and differentiated implicitly.
+
+    The problem solved, its gradient, errors and references: `difflayers.functional.quadratic_matching`.
+
+    Args:
+        gamma: the weight of the quadratic term, in units of the cost.
+        unmatched_cost: the cost at which a template may stay unmatched; None: every template is matched.
+        tolerance: on the row sums.
+        max_iter: at most so many Newton steps.
+        require_convergence: raise a RuntimeError where the tolerance is not reached.
+
+    Shapes:
+        cost (..., n, m) to (..., n, m).
+
+    Example:
+        >>> import torch
+        >>> from difflayers import QuadraticMatching
+        >>> QuadraticMatching(gamma=0.01)(torch.tensor([[0.1, 0.2, 0.9], [0.1, 0.5, 0.9]]))
+        tensor([[0., 1., 0.],
+                [1., 0., 0.]])
+    """
+
+    def __init__(
+        self,
+        gamma: float = 0.05,
+        *,
+        unmatched_cost: float | None = None,
+        tolerance: float = 1e-9,
+        max_iter: int = 500,
+        require_convergence: bool = False,
+    ) -> None:
+        super().__init__()
+        check_gamma(gamma)
+        check_solver_options(tolerance, max_iter)
+        self.gamma, self.unmatched_cost = gamma, unmatched_cost
+        self.tolerance, self.max_iter, self.require_convergence = tolerance, max_iter, require_convergence
+
+    def forward(
+        self,
+        cost: Tensor,
+        template_mask: Tensor | None = None,
+        proposal_mask: Tensor | None = None,
+        *,
+        return_info: bool = False,
+    ) -> Any:
+        """The assignment (..., n, m).
+
+        Args:
+            cost: (..., n, m), float32 or float64; +inf forbids a pair.
+            template_mask, proposal_mask: (..., n) and (..., m), bool or integer, nonzero where there is one.
+            return_info: also return a `QuadraticMatchingInfo`.
+
+        Raises:
+            TypeError, ValueError, RuntimeError: see `difflayers.functional.quadratic_matching`.
+        """
+        return functional.quadratic_matching(
+            cost,
+            self.gamma,
+            template_mask,
+            proposal_mask,
+            unmatched_cost=self.unmatched_cost,
+            tolerance=self.tolerance,
+            max_iter=self.max_iter,
+            require_convergence=self.require_convergence,
+            return_info=return_info,
+        )
+
+    def extra_repr(self) -> str:
+        text = f"gamma={self.gamma:g}"
+        return text if self.unmatched_cost is None else f"{text}, unmatched_cost={self.unmatched_cost:g}"
+
+
+class MaskMatchingCost(nn.Module):
+    r"""The matching cost of DMM-Net, from features and masks: `difflayers.functional.mask_matching_cost`.
+
+    .. math:: C_{ij} = (\lambda - 1) \cos(f(p_j), f(r_i)) - \lambda\, \mathrm{IoU}(p_j, r_i)
+
+    Args:
+        lam: in [0, 1]; 0 for features alone, 1 for masks alone.
+
+    Shapes:
+        template_features (..., n, d), template_masks (..., n, H, W), proposal_features (..., m, d), proposal_masks
+        (..., m, H, W) to (..., n, m).
+
+    Example:
+        >>> import torch
+        >>> from difflayers import MaskMatchingCost
+        >>> cost = MaskMatchingCost(lam=0.3)
+        >>> cost(torch.randn(2, 8), torch.rand(2, 5, 5), torch.randn(4, 8), torch.rand(4, 5, 5)).shape
+        torch.Size([2, 4])
+    """
+
+    def __init__(self, lam: float = 0.5) -> None:
+        super().__init__()
+        check_lam(lam)
+        self.lam = lam
+
+    def forward(
+        self, template_features: Tensor, template_masks: Tensor, proposal_features: Tensor, proposal_masks: Tensor
+    ) -> Tensor:
+        """The cost (..., n, m).
+
+        Args:
+            template_features, proposal_features: (..., n, d) and (..., m, d), floating point.
+            template_masks, proposal_masks: (..., n, H, W) and (..., m, H, W), bool, or soft in [0, 1].
+
+        Raises:
+            TypeError, ValueError: see `difflayers.functional.mask_matching_cost`.
+        """
+        return functional.mask_matching_cost(
+            template_features, template_masks, proposal_features, proposal_masks, self.lam
+        )
+
+    def extra_repr(self) -> str:
+        return f"lam={self.lam:g}"

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difflayers.functional import default_k, random_start
+from difflayers.functional._problems import Problems, prepare
+from difflayers.functional._satnet import default_k, random_start
 from difflayers.satnet.oracle import free_coordinates, relax_inputs
 
 try:
@@ -15,7 +16,7 @@ try:
 except ImportError as error:
     raise ImportError("difflayers.verify needs cvxpy: pip install 'difflayers[verify]'") from error
 
-__all__ = ["SDPSolution", "satnet"]
+__all__ = ["MatchingSolution", "SDPSolution", "matching_lp", "quadratic_matching", "satnet"]
 
 
 class SDPSolution(NamedTuple):
@@ -96,3 +97,94 @@ def _solve(S: Tensor, z: Tensor, given: Tensor, start: Tensor) -> tuple[Tensor, 
         if i <= len(z):
             out[i - 1] = math.acos(min(1.0, max(-1.0, -along[a]))) / math.pi
     return out, float(problem.value) + constant
+
+
+class MatchingSolution(NamedTuple):
+    """The optimum of a matching problem, for each problem of the batch; float64."""
+
+    X: Tensor
+    """(..., n, m)."""
+    objective: Tensor
+    """(...): what was minimised, unmatched templates included."""
+
+
+def matching_lp(
+    cost: Tensor,
+    template_mask: Tensor | None = None,
+    proposal_mask: Tensor | None = None,
+    *,
+    unmatched_cost: float | Tensor | None = None,
+) -> MatchingSolution:
+    r"""The linear program that `functional.dmm_matching` approaches, by cvxpy (Clarabel, to about 1e-10).
+
+    .. math:: \min_X \langle C, X \rangle \quad \text{s.t. } X \ge 0,\; X \mathbf 1 = \mathbf 1,\;
+       X^\top \mathbf 1 \le \mathbf 1
+
+    Args:
+        cost, template_mask, proposal_mask, unmatched_cost: as for `functional.dmm_matching`.
+
+    Returns:
+        A `MatchingSolution`. Where the optimum is not unique, its X is the analytic centre of several.
+
+    Raises:
+        RuntimeError: Clarabel did not reach its tolerance, or there is no feasible X.
+
+    Example:
+        >>> import torch
+        >>> from difflayers import verify
+        >>> verify.matching_lp(torch.tensor([[0.1, 0.2], [0.1, 0.5]])).objective
+        tensor(0.3000, dtype=torch.float64)
+    """
+    return _matching(prepare("cost", cost, template_mask, proposal_mask, unmatched_cost), 0.0)
+
+
+def quadratic_matching(
+    cost: Tensor,
+    gamma: float = 0.05,
+    template_mask: Tensor | None = None,
+    proposal_mask: Tensor | None = None,
+    *,
+    unmatched_cost: float | Tensor | None = None,
+) -> MatchingSolution:
+    r"""What `functional.quadratic_matching` solves, by cvxpy (Clarabel, to about 1e-10).
+
+    .. math:: \min_X \langle C, X \rangle + \tfrac{\gamma}{2} \|X\|^2 \quad \text{s.t. } X \ge 0,\;
+       X \mathbf 1 = \mathbf 1,\; X^\top \mathbf 1 \le \mathbf 1
+
+    Args:
+        cost, gamma, template_mask, proposal_mask, unmatched_cost: as for `functional.quadratic_matching`.
+
+    Returns:
+        A `MatchingSolution`.
+
+    Raises:
+        RuntimeError: Clarabel did not reach its tolerance, or there is no feasible X.
+
+    Example:
+        >>> import torch
+        >>> from difflayers import functional, verify
+        >>> cost = torch.rand(3, 5, dtype=torch.float64)
+        >>> difference = functional.quadratic_matching(cost, 0.1) - verify.quadratic_matching(cost, 0.1).X
+        >>> bool(difference.abs().max() < 1e-6)
+        True
+    """
+    return _matching(prepare("cost", cost, template_mask, proposal_mask, unmatched_cost), gamma)
+
+
+def _matching(problems: Problems, gamma: float) -> MatchingSolution:
+    X = torch.zeros(problems.cost.shape, dtype=torch.float64)
+    objective = torch.zeros(len(X), dtype=torch.float64)
+    for b, c in enumerate(problems.cost.detach().double().numpy()):
+        allowed, rows = np.isfinite(c), problems.templates[b].numpy()
+        bounded = slice(None, -1) if problems.slack else slice(None)
+        x = cvxpy.Variable(c.shape, nonneg=True)
+        value = cvxpy.sum(cvxpy.multiply(np.where(allowed, c, 0), x)) + gamma / 2 * cvxpy.sum_squares(x)
+        constraints = [cvxpy.sum(x, axis=1) == rows.astype(float), cvxpy.sum(x, axis=0)[bounded] <= 1]
+        if not allowed.all():
+            constraints.append(cvxpy.multiply(~allowed, x) == 0)
+        problem = cvxpy.Problem(cvxpy.Minimize(value), constraints)
+        problem.solve(solver="CLARABEL", tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11, max_iter=200)
+        if problem.status not in ("optimal", "optimal_inaccurate"):
+            raise RuntimeError(f"Clarabel did not solve problem {b}: {problem.status}")
+        X[b], objective[b] = torch.from_numpy(x.value), float(problem.value)
+    return MatchingSolution(problems.restore(X), objective.reshape(problems.shape[:-2]))

@@ -1,4 +1,4 @@
-"""The layers as functions: validation, broadcasting, documentation. `difflayers.nn` holds the same as modules."""
+"""SATNet as a function: validation, broadcasting, documentation."""
 
 import math
 from typing import Literal, NamedTuple, overload
@@ -6,9 +6,8 @@ from typing import Literal, NamedTuple, overload
 import torch
 from torch import Tensor
 
+from difflayers.functional._checks import check_number, check_size
 from difflayers.satnet.op import SATNetFunction
-
-__all__ = ["SATNetInfo", "default_k", "satnet"]
 
 
 class SATNetInfo(NamedTuple):
@@ -112,7 +111,7 @@ def satnet(
             low-rank form to have the SDP's optimum. Below 2, given values between 0 and 1 cannot be represented.
         max_iter: at most so many sweeps forward, and iterations of the same cost backward.
         eps: the solver stops after a sweep that lowers the objective by less than eps times what the first one did.
-            The backward solve stops on a squared residual of min(0.1, 100 eps, 1e6 eps^2) times its first.
+            The backward solve stops on a squared residual of min(0.1, 300 eps, 3e6 eps^2) times its first.
         prox_lam: added to the diagonal of the backward system. 0 with a small eps gives the exact derivative wherever
             the solution of the SDP is unique; more damps gradients where it nearly is not.
         generator: where the random start, (n + 1 + aux, k) normal numbers, is drawn from; torch's global one if None.
@@ -161,11 +160,11 @@ def satnet(
     if not return_info:
         return out
     converged = (decreases < eps) | (decreases == 0)
-    fields = (sweeps, decreases, converged, _objective(S.detach(), V))
+    fields = (sweeps, decreases, converged, objective(S.detach(), V))
     return out, SATNetInfo(*(field.reshape(batch) for field in fields))
 
 
-def _objective(S: Tensor, V: Tensor) -> Tensor:
+def objective(S: Tensor, V: Tensor) -> Tensor:
     """|S'V|^2 for each sample, in slices of the batch."""
     values = [(S.T @ v).square().sum((1, 2)) for v in V.split(max(1, 2**24 // max(1, S.shape[1] * V.shape[2])))]
     return torch.cat(values)
@@ -208,15 +207,4 @@ def check_options(k: int | None, max_iter: int, eps: float, prox_lam: float) -> 
         check_size("k", k)
     check_size("max_iter", max_iter)
     for name, value in (("eps", eps), ("prox_lam", prox_lam)):
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise TypeError(f"{name} must be a number; got {type(value).__name__}")
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be finite and at least 0; got {value}")
-
-
-def check_size(name: str, value: int, least: int = 1) -> None:
-    """An integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int; got {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}; got {value}")
+        check_number(name, value)

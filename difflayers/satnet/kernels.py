@@ -21,9 +21,11 @@ import math
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from difflayers._numba import helper, helper_fast, kernel, take_ticket
 
 # Up to this many free variables for each column of S, the Gram form takes fewer operations (2 N_f k against 4 m k).
 GRAM_LIMIT = 2
@@ -31,12 +33,6 @@ ROWS = 6  # rows of a register tile: 6 x 2 vectors of accumulators fill a regist
 VECTOR_BYTES = 64 if llvm.get_host_cpu_features().get("avx512f", False) else 32
 
 _FUSED = ("contract",)  # lets LLVM fuse multiply and add, and nothing else
-_FAST = {"contract", "reassoc", "nsz"}  # sums over k may be vectorised; inf and NaN keep their meaning
-
-# Helpers are only called from compiled code; they compile sooner without wrappers for callers from Python and C.
-_helper = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-_helper_fast = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=_FAST)
-_kernel = njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True, cache=True)
 
 
 def _vector_ops(context, builder, dtype):
@@ -175,18 +171,7 @@ _tile_subtract_1, _tile_subtract_2 = _make_tile_subtract(1), _make_tile_subtract
 _rank_add_1, _rank_add_2 = _make_rank_add(1), _make_rank_add(2)
 
 
-@intrinsic
-def _take_ticket(typingctx, counter):
-    """Atomically read and increase counter[0]: how threads share out the samples of a batch."""
-
-    def codegen(context, builder, signature, args):
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        return builder.atomic_rmw("add", data, ir.IntType(64)(1), "monotonic")
-
-    return types.int64(counter), codegen
-
-
-@_helper
+@helper
 def _subtract_product(a, a_cols, rows, t, j0, count, x, x0, tile, lanes):
     """tile -= A[rows[t : t + ROWS], j0 : j0 + count] X[x0 : x0 + count], in strips of two vectors and a last one of one."""
     columns = tile.shape[1]
@@ -198,7 +183,7 @@ def _subtract_product(a, a_cols, rows, t, j0, count, x, x0, tile, lanes):
         _tile_subtract_1(a, a_cols, rows, t, j0, count, x, columns, x0, c, tile, columns)
 
 
-@_helper
+@helper
 def _add_outer(a, a_cols, rows, t, count, change, w, lanes):
     """W += A[rows[t : t + ROWS], :]' change."""
     columns = change.shape[1]
@@ -210,7 +195,7 @@ def _add_outer(a, a_cols, rows, t, count, change, w, lanes):
         _rank_add_1(a, a_cols, rows, t, count, change, columns, c, w, columns)
 
 
-@_helper_fast
+@helper_fast
 def _dot(x, i, y, j):
     """x[i] . y[j] for rows of two matrices."""
     total = x.dtype.type(0)
@@ -219,21 +204,21 @@ def _dot(x, i, y, j):
     return total
 
 
-@_helper_fast
+@helper_fast
 def _add_scaled(factor, x, i, out, j):
     """out[j] += factor x[i] for rows of two matrices."""
     for c in range(x.shape[1]):
         out[j, c] += factor * x[i, c]
 
 
-@_helper
+@helper
 def _clear(x, rows):
     for i in range(rows):
         for c in range(x.shape[1]):
             x[i, c] = 0
 
 
-@_helper_fast
+@helper_fast
 def _tile_gram(gram, a, a_cols, rows, t, height, out):
     """out[r, q] = the coefficient between coordinates t + r and t + q of one tile."""
     for r in range(height):
@@ -249,7 +234,7 @@ def _tile_gram(gram, a, a_cols, rows, t, height, out):
             out[q, r] = total
 
 
-@_helper
+@helper
 def _split(given, N, free, fixed):
     """Row numbers of the free and of the fixed rows (row 0, the truth direction, is fixed); returns both counts.
 
@@ -271,14 +256,14 @@ def _split(given, N, free, fixed):
     return n_free, n_fixed
 
 
-@_helper
+@helper
 def _count_up(n_rows, out):
     """0, 1, ..., padded with the last row to whole tiles: the rows of a gathered block."""
     for a in range(n_rows + ROWS):
         out[a] = min(a, n_rows - 1)
 
 
-@_helper
+@helper
 def _gather(C, rows, n_rows, cols, n_cols, ends, out):
     """out = C[rows, cols], flat, and 0 where the row is the column. Columns that follow each other are copied as one run."""
     b = 0
@@ -299,7 +284,7 @@ def _gather(C, rows, n_rows, cols, n_cols, ends, out):
             out[base + a] = 0
 
 
-@_helper
+@helper
 def _place(start, z, n_free, n_fixed, free, fixed, V, b):
     """V[b]: free rows at their start, given rows at -cos(pi z) v_T + sin(pi z) r. Returns how many of these leave the v_T axis.
 
@@ -327,7 +312,7 @@ def _place(start, z, n_free, n_fixed, free, fixed, V, b):
     return n_soft
 
 
-@_helper
+@helper
 def _constant_pull(C, V, b, n_free, n_soft, n_fixed, free, fixed, rows, ends, block, x, minus_constant, tile, lanes):
     """minus_constant = - sum over fixed j of (s_i . s_j) v_j for each free i, Gram form. Most v_j lie on the v_T axis."""
     for a in range(n_free):
@@ -350,7 +335,7 @@ def _constant_pull(C, V, b, n_free, n_soft, n_fixed, free, fixed, rows, ends, bl
             _add_scaled(tile.dtype.type(1), tile, r, minus_constant, t + r)
 
 
-@_helper
+@helper
 def _sum_outer(S, N, m, V, b, rows, change, w, lanes):
     """w = S'V[b], every row of V counted."""
     _clear(w, m)
@@ -363,7 +348,7 @@ def _sum_outer(S, N, m, V, b, rows, change, w, lanes):
         _add_outer(S, m, rows, t, m, change, w, lanes)
 
 
-@_helper_fast
+@helper_fast
 def _sweep(gram, a, a_cols, rows, n_free, minus_constant, x, w, tile, lower, change, coefficient, norms, lanes):
     """One Gauss-Seidel sweep v_i = -g_i / |g_i| over the free coordinates, the rows of x.
 
@@ -422,14 +407,14 @@ def _sweep(gram, a, a_cols, rows, n_free, minus_constant, x, w, tile, lower, cha
     return decrease, objective
 
 
-@_helper
+@helper
 def _copy(x, rows, out):
     for i in range(rows):
         for c in range(x.shape[1]):
             out[i, c] = x[i, c]
 
 
-@_helper
+@helper
 def _extrapolate(momentum, x, previous, rows):
     """x, previous = x + momentum (x - previous), x."""
     factor = x.dtype.type(momentum)
@@ -440,7 +425,7 @@ def _extrapolate(momentum, x, previous, rows):
             previous[i, c] = current
 
 
-@_kernel
+@kernel
 def mixing(S, C, start, z, given, max_iter, eps, momentum, room, ticket, out, V, norms, sweeps, decreases):
     """Solve samples of the batch, as tickets are drawn, by the mixing method of `oracle.mixing`.
 
@@ -463,7 +448,7 @@ def mixing(S, C, start, z, given, max_iter, eps, momentum, room, ticket, out, V,
     tile, lower, change, coefficient = tiles[0], tiles[1], tiles[2], np.zeros((ROWS, ROWS), V.dtype)
     block, norm = np.zeros(room, V.dtype), np.zeros(N, V.dtype)
     while True:
-        b = _take_ticket(ticket)
+        b = take_ticket(ticket)
         if b >= z.shape[0]:
             break
         n_free, n_fixed = _split(given[b], N, free, fixed)
@@ -528,7 +513,7 @@ def mixing(S, C, start, z, given, max_iter, eps, momentum, room, ticket, out, V,
                 out[b, i] = math.atan2(math.sqrt(sine), -V[b, i + 1, 0]) / math.pi
 
 
-@_helper_fast
+@helper_fast
 def _triangular_solve(
     upper, gram, a, a_cols, rows, n_free, scale, v, x, shift, y, out, w, tile, change, coefficient, lanes
 ):
@@ -573,7 +558,7 @@ def _triangular_solve(
     return product
 
 
-@_helper_fast
+@helper_fast
 def _output_pull(V, grad, b, free, n_free, scale, x):
     """x = - D^-1/2 P dv, the right-hand side, with P_i dv_i = dz_i / pi times the unit tangent towards v_T."""
     n, k = grad.shape[1], V.shape[2]
@@ -590,7 +575,7 @@ def _output_pull(V, grad, b, free, n_free, scale, x):
         x[f, 0] = pull * sine
 
 
-@_helper_fast
+@helper_fast
 def _advance(alpha, y, q, u, r, n_free):
     """u += alpha y and r -= alpha q; returns |r|^2."""
     factor = y.dtype.type(alpha)
@@ -602,7 +587,7 @@ def _advance(alpha, y, q, u, r, n_free):
     return total
 
 
-@_helper_fast
+@helper_fast
 def _extend(beta, r, p, n_free):
     """p = r + beta p; returns |p|^2."""
     factor = p.dtype.type(beta)
@@ -614,7 +599,7 @@ def _extend(beta, r, p, n_free):
     return total
 
 
-@_kernel
+@kernel
 def adjoint(S, C, V, norms, given, grad, prox_lam, max_iter, tolerance, room, ticket, U, iterations):
     """Solve the linear system of the backward pass, `oracle.coordinate_descent`, by preconditioned conjugate gradients.
 
@@ -645,7 +630,7 @@ def adjoint(S, C, V, norms, given, grad, prox_lam, max_iter, tolerance, room, ti
     tile, change, coefficient = tiles[0], tiles[1], np.zeros((ROWS, ROWS), V.dtype)
     block, scale = np.zeros(room, V.dtype), np.zeros(N, V.dtype)
     while True:
-        b = _take_ticket(ticket)
+        b = take_ticket(ticket)
         if b >= given.shape[0]:
             break
         for i in range(N):

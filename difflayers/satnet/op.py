@@ -14,39 +14,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from difflayers._ops import define, fold, library, unfold
 from difflayers.satnet import cpu
 from difflayers.satnet.oracle import input_directions
 
-_library = torch.library.Library("difflayers", "DEF")
-_library.define(
-    "satnet_mixing(Tensor S, Tensor z, Tensor given, Tensor start, int max_iter, float eps)"
-    " -> (Tensor out, Tensor V, Tensor norms, Tensor sweeps, Tensor decreases)",
-    tags=(torch.Tag.pt2_compliant_tag,),
-)
-_library.define(
-    "satnet_adjoint(Tensor S, Tensor V, Tensor norms, Tensor given, Tensor grad, float prox_lam, int max_iter, float eps)"
-    " -> Tensor",
-    tags=(torch.Tag.pt2_compliant_tag,),
-)
-_mixing = torch.ops.difflayers.satnet_mixing
-_adjoint = torch.ops.difflayers.satnet_adjoint
 
-
-def _without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The solver's own matrix products keep the dtype of S."""
-
-    def run(*args: Any) -> Any:
-        with torch.autocast("cpu", enabled=False):
-            return function(*args)
-
-    return run
-
-
-_library.impl("satnet_mixing", _without_autocast(cpu.mixing), "CPU")
-_library.impl("satnet_adjoint", _without_autocast(cpu.adjoint), "CPU")
-
-
-@torch.library.register_fake("difflayers::satnet_mixing", lib=_library)
 def _fake_mixing(
     S: Tensor, z: Tensor, given: Tensor, start: Tensor, max_iter: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -62,11 +34,24 @@ def _fake_mixing(
     )
 
 
-@torch.library.register_fake("difflayers::satnet_adjoint", lib=_library)
 def _fake_adjoint(
     S: Tensor, V: Tensor, norms: Tensor, given: Tensor, grad: Tensor, prox_lam: float, max_iter: int, eps: float
 ) -> Tensor:
     return V.new_empty(V.shape)
+
+
+_mixing = define(
+    "satnet_mixing(Tensor S, Tensor z, Tensor given, Tensor start, int max_iter, float eps)"
+    " -> (Tensor out, Tensor V, Tensor norms, Tensor sweeps, Tensor decreases)",
+    cpu.mixing,
+    _fake_mixing,
+)
+_adjoint = define(
+    "satnet_adjoint(Tensor S, Tensor V, Tensor norms, Tensor given, Tensor grad, float prox_lam, int max_iter, float eps)"
+    " -> Tensor",
+    cpu.adjoint,
+    _fake_adjoint,
+)
 
 
 def _each(op: Callable[..., Any], size: int, dims: Sequence[int | None], args: Sequence[Any]) -> tuple[Any, Any]:
@@ -81,31 +66,25 @@ def _each(op: Callable[..., Any], size: int, dims: Sequence[int | None], args: S
     return stacked, (0,) * len(stacked)
 
 
-def _fold(arg: Tensor, dim: int | None, size: int) -> Tensor:
-    """The mapped dimension, put in front of the batch and made one with it."""
-    arg = arg.unsqueeze(0).expand(size, *arg.shape) if dim is None else arg.movedim(dim, 0)
-    return arg.reshape(-1, *arg.shape[2:])
-
-
-@torch.library.register_vmap("difflayers::satnet_mixing", lib=_library)
+@torch.library.register_vmap("difflayers::satnet_mixing", lib=library)
 def _vmap_mixing(info: Any, in_dims: Sequence[int | None], *args: Any) -> tuple[Any, Any]:
     S, z, given, start, max_iter, eps = args
     size = info.batch_size
     if in_dims[0] is not None or in_dims[3] is not None:
         return _each(_mixing, size, in_dims, args)
-    results = _mixing(S, _fold(z, in_dims[1], size), _fold(given, in_dims[2], size), start, max_iter, eps)
-    return tuple(r.reshape(size, -1, *r.shape[1:]) for r in results), (0,) * len(results)
+    results = _mixing(S, fold(z, in_dims[1], size), fold(given, in_dims[2], size), start, max_iter, eps)
+    return tuple(unfold(r, size) for r in results), (0,) * len(results)
 
 
-@torch.library.register_vmap("difflayers::satnet_adjoint", lib=_library)
+@torch.library.register_vmap("difflayers::satnet_adjoint", lib=library)
 def _vmap_adjoint(info: Any, in_dims: Sequence[int | None], *args: Any) -> tuple[Any, Any]:
     S, *batched, prox_lam, max_iter, eps = args
     size = info.batch_size
     if in_dims[0] is not None:
         return _each(_adjoint, size, in_dims, args)
-    folded = [_fold(arg, dim, size) for arg, dim in zip(batched, in_dims[1:5], strict=True)]
+    folded = [fold(arg, dim, size) for arg, dim in zip(batched, in_dims[1:5], strict=True)]
     U = _adjoint(S, *folded, prox_lam, max_iter, eps)
-    return U.reshape(size, -1, *U.shape[1:]), 0
+    return unfold(U, size), 0
 
 
 class SATNetFunction(torch.autograd.Function):

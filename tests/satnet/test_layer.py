@@ -16,6 +16,7 @@ from torch.testing import assert_close
 
 import difflayers
 from difflayers import SATNet, functional
+from difflayers.functional._satnet import random_start
 from difflayers.satnet import oracle
 
 DTYPES = [torch.float32, torch.float64]
@@ -217,7 +218,7 @@ def test_info_says_what_happened(dtype: torch.dtype) -> None:
     options = {"k": 9, "return_info": True}
     _, info = functional.satnet(S, z, given, eps=1e-3, max_iter=100, **options)
     assert info.converged.all() and (info.relative_decrease < 1e-3).all() and (info.sweeps > 1).all()
-    start = functional.random_start(15, 9, dtype, S.device, torch.Generator().manual_seed(3))
+    start = random_start(15, 9, dtype, S.device, torch.Generator().manual_seed(3))
     _, info = functional.satnet(S, z, given, generator=torch.Generator().manual_seed(3), **options)
     for b, want in enumerate(oracle.forward(S.double(), z.double(), given, start.double())):
         tolerance = 1e-9 if dtype == torch.float64 else 1e-4
@@ -447,7 +448,7 @@ def test_any_problem_is_solved_as_the_oracle_does(
     batch, n, m, aux, k = shape
     S, z, given, _ = make_problem(batch, n, m, aux, share_given=share_given, seed=seed)
     k = functional.default_k(n + 1 + aux) if k is None else k
-    start = functional.random_start(n + 1 + aux, k, S.dtype, S.device, torch.Generator().manual_seed(seed))
+    start = random_start(n + 1 + aux, k, S.dtype, S.device, torch.Generator().manual_seed(seed))
     out = functional.satnet(S, z, given, k=k, max_iter=6, eps=0.0, generator=torch.Generator().manual_seed(seed))
     for got, want in itertools.zip_longest(out, oracle.forward(S, z, given, start, max_iter=6, eps=0.0)):
         assert_close(got, want.z, rtol=0, atol=1e-7)

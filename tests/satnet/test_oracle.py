@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from difflayers import functional, verify
+from difflayers.functional._satnet import random_start
 from difflayers.satnet import oracle
 
 # n, m, aux, share of given variables, share of exact (0, 1/2, 1) values, seed; m >= N: the optimum is unique
@@ -25,7 +26,7 @@ def instance(n: int, m: int, aux: int, given: float, exact: float, seed: int) ->
     """A problem of one sample with the start that the layer draws, its k, and the seed of that draw."""
     p = make_problem(1, n, m, aux, share_given=given, share_exact=exact, seed=100 * seed + int(10 * given))
     k = n + 1 + aux
-    start = functional.random_start(k, k, p.S.dtype, p.S.device, torch.Generator().manual_seed(seed))
+    start = random_start(k, k, p.S.dtype, p.S.device, torch.Generator().manual_seed(seed))
     return p._replace(start=start), k, seed
 
 
@@ -98,7 +99,7 @@ def test_one_free_variable_in_closed_form() -> None:
     for seed in range(5):
         p = make_problem(1, 4, 3, k=5, share_given=1.0, seed=seed)
         given = torch.tensor([[True, True, False, True]])
-        start = functional.random_start(5, 5, p.S.dtype, p.S.device, torch.Generator().manual_seed(seed))
+        start = random_start(5, 5, p.S.dtype, p.S.device, torch.Generator().manual_seed(seed))
         V = oracle.relax_inputs(p.z[0], given[0], start)
         g = (p.S @ p.S[3])[[0, 1, 2, 4]] @ V[[0, 1, 2, 4]]
         want = math.acos(float(g[0] / g.norm())) / math.pi

@@ -1,0 +1,27 @@
+"""The layers as functions. `difflayers.nn` holds the same as modules."""
+
+from difflayers.functional._assignment import greedy_matching, hungarian
+from difflayers.functional._matching import (
+    MatchingInfo,
+    QuadraticMatchingInfo,
+    dmm_matching,
+    project_assignment,
+    quadratic_matching,
+)
+from difflayers.functional._satnet import SATNetInfo, default_k, satnet
+from difflayers.matching.cost import mask_iou, mask_matching_cost
+
+__all__ = [
+    "MatchingInfo",
+    "QuadraticMatchingInfo",
+    "SATNetInfo",
+    "default_k",
+    "dmm_matching",
+    "greedy_matching",
+    "hungarian",
+    "mask_iou",
+    "mask_matching_cost",
+    "project_assignment",
+    "quadratic_matching",
+    "satnet",
+]

@@ -1,0 +1,107 @@
+"""Assignments of 0 and 1, for evaluation and as baselines: no gradient."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from difflayers.functional._problems import prepare
+from difflayers.matching.cpu import check_problems, check_values
+
+
+def hungarian(
+    cost: Tensor,
+    template_mask: Tensor | None = None,
+    proposal_mask: Tensor | None = None,
+    *,
+    unmatched_cost: float | Tensor | None = None,
+) -> Tensor:
+    """The linear program of `dmm_matching` solved exactly: an assignment of 0 and 1 of minimum cost. No gradient.
+
+    Args:
+        cost, template_mask, proposal_mask, unmatched_cost: as for `dmm_matching`.
+
+    Returns:
+        (..., n, m), the dtype of the cost: 1 where template i is matched to proposal j.
+
+    Raises:
+        TypeError, ValueError: as `dmm_matching` does.
+
+    References:
+        Crouse, "On implementing 2D rectangular assignment algorithms", 2016: `scipy.optimize.linear_sum_assignment`.
+
+    Example:
+        >>> import torch
+        >>> from difflayers import functional
+        >>> functional.hungarian(torch.tensor([[0.1, 0.2, 0.9], [0.1, 0.5, 0.9]]))
+        tensor([[0., 1., 0.],
+                [1., 0., 0.]])
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    with torch.no_grad():
+        problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
+        check_problems("cost", problems.cost, problems.templates, problems.slack)
+        X = torch.zeros_like(problems.cost)
+        m = problems.shape[-1]
+        for b, c in enumerate(problems.cost.detach().numpy()):
+            rows = np.flatnonzero(problems.templates[b].numpy())
+            table = c[rows, :m]
+            if problems.slack:  # a column of its own for each row
+                own = np.full((len(rows), len(rows)), np.inf)
+                np.fill_diagonal(own, c[rows, m])
+                table = np.concatenate((table, own), axis=1)
+            i, j = linear_sum_assignment(table)
+            matched = j < m
+            X[b, rows[i[matched]], j[matched]] = 1
+        return problems.restore(X)
+
+
+def greedy_matching(
+    cost: Tensor,
+    template_mask: Tensor | None = None,
+    proposal_mask: Tensor | None = None,
+    *,
+    unmatched_cost: float | Tensor | None = None,
+) -> Tensor:
+    """The cheapest pair first, then the cheapest of the templates and proposals left, and so on. No gradient.
+
+    The baseline of multi-object tracking. A template stays unmatched when its cheapest pair left costs more than
+    unmatched_cost, or when all the proposals it allows are taken.
+
+    Args:
+        cost, template_mask, proposal_mask, unmatched_cost: as for `dmm_matching`, except that n > m and forbidden pairs
+            are no error: whoever comes late stays unmatched.
+
+    Returns:
+        (..., n, m), the dtype of the cost: 1 where template i is matched to proposal j. Of equal costs the first in
+        reading order wins.
+
+    Raises:
+        TypeError, ValueError: as `dmm_matching` does, infeasible problems aside.
+
+    Example:
+        >>> import torch
+        >>> from difflayers import functional
+        >>> functional.greedy_matching(torch.tensor([[0.1, 0.2, 0.9], [0.1, 0.5, 0.9]]))
+        tensor([[1., 0., 0.],
+                [0., 1., 0.]])
+    """
+    with torch.no_grad():
+        problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost, may_be_infeasible=True)
+        check_values("cost", problems.cost)
+        n, m = problems.shape[-2:]
+        left = problems.cost[..., :m].clone()
+        if problems.slack:
+            left[left > problems.cost[..., m:]] = math.inf
+        X = torch.zeros_like(left)
+        batch = torch.arange(len(left))
+        for _ in range(min(n, m)):
+            lowest = left.flatten(1).amin(1)
+            first = (left.flatten(1) == lowest[:, None]).int().argmax(1)
+            i, j = first // m, first % m
+            X[batch, i, j] = (lowest < math.inf).to(X.dtype).maximum(X[batch, i, j])
+            left[batch, i, :] = math.inf
+            left[batch, :, j] = math.inf
+        return X.reshape(problems.shape)

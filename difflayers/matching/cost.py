@@ -1,0 +1,138 @@
+"""The matching cost of DMM-Net: cosine similarity of features and IoU of masks."""
+
+import torch
+from torch import Tensor
+
+from difflayers.functional._checks import check_number
+
+# Pixels of both sides' masks that are converted to floating point at a time, when masks come as bool.
+_CHUNK = 2**22
+
+
+def mask_iou(template_masks: Tensor, proposal_masks: Tensor) -> Tensor:
+    r"""Intersection over union of every template with every proposal, of binary or soft masks.
+
+    .. math:: \mathrm{IoU}(r, p) = \frac{\sum_x r_x p_x}{\sum_x r_x + \sum_x p_x - \sum_x r_x p_x}
+
+    Args:
+        template_masks: (..., n, H, W), bool, or float32/float64 in [0, 1].
+        proposal_masks: (..., m, H, W), of the same kind. Batch dimensions broadcast.
+
+    Returns:
+        (..., n, m): float32 for bool masks, else their dtype; 0 where both masks are empty. Differentiable in soft masks.
+        Memory: one matrix product, nothing of size n m H W.
+
+    Raises:
+        TypeError: masks that are neither bool nor floating point, or differ in dtype.
+        ValueError: shapes that do not fit.
+
+    Example:
+        >>> import torch
+        >>> from difflayers import functional
+        >>> masks = torch.tensor([[[1, 1], [0, 0]], [[0, 1], [0, 1]]], dtype=torch.bool)
+        >>> functional.mask_iou(masks, masks)
+        tensor([[1.0000, 0.3333],
+                [0.3333, 1.0000]])
+    """
+    _check_masks(template_masks, proposal_masks)
+    r, p = template_masks.flatten(-2), proposal_masks.flatten(-2)
+    if r.dtype == torch.bool:
+        step = max(1, _CHUNK // max(1, r.shape[-2] + p.shape[-2]))
+        pieces = zip(r.split(step, -1), p.split(step, -1), strict=True)
+        together = sum((_products(a.float(), b.float()) for a, b in pieces), start=torch.zeros((), device=r.device))
+        either = r.sum(-1)[..., :, None] + p.sum(-1)[..., None, :] - together
+    else:
+        together = _products(r, p)
+        either = r.sum(-1)[..., :, None] + p.sum(-1)[..., None, :] - together
+    return torch.where(either > 0, together / torch.where(either > 0, either, 1), 0)
+
+
+def _products(r: Tensor, p: Tensor) -> Tensor:
+    with torch.autocast(r.device.type, enabled=False):  # counts of pixels do not fit half precision
+        return r @ p.mT
+
+
+def mask_matching_cost(
+    template_features: Tensor,
+    template_masks: Tensor,
+    proposal_features: Tensor,
+    proposal_masks: Tensor,
+    lam: float = 0.5,
+) -> Tensor:
+    r"""The cost of matching template i to proposal j by what they look like and where they are.
+
+    .. math:: C_{ij} = (\lambda - 1) \cos(f(p_j), f(r_i)) - \lambda\, \mathrm{IoU}(p_j, r_i)
+
+    Args:
+        template_features: (..., n, d), float32 or float64.
+        template_masks: (..., n, H, W), bool, or soft in [0, 1] with a floating dtype.
+        proposal_features: (..., m, d), the dtype of template_features.
+        proposal_masks: (..., m, H, W), of the kind of template_masks.
+        lam: in [0, 1]; 0 for features alone, 1 for masks alone.
+
+    Returns:
+        (..., n, m) in [-1, 1], the dtype of the features. The cosine of a vector of zeros is 0. Differentiable in the
+        features and in soft masks.
+
+    Raises:
+        TypeError, ValueError: dtypes or shapes that do not fit; lam outside [0, 1].
+
+    References:
+        Zeng et al., "DMM-Net", ICCV 2019, arXiv 1909.12471, section 3.2.
+
+    Example:
+        >>> import torch
+        >>> from difflayers import functional
+        >>> features, masks = torch.eye(2), torch.tensor([[[True, False]], [[False, True]]])
+        >>> functional.mask_matching_cost(features, masks, features, masks, lam=0.3)
+        tensor([[-1., 0.],
+                [0., -1.]])
+    """
+    check_lam(lam)
+    for name, features, masks in (
+        ("template_features", template_features, template_masks),
+        ("proposal_features", proposal_features, proposal_masks),
+    ):
+        if not isinstance(features, Tensor):
+            raise TypeError(f"{name} must be a tensor; got {type(features).__name__}")
+        if not features.dtype.is_floating_point or features.dtype != template_features.dtype:
+            raise TypeError(f"{name} must be floating point, and both of one dtype; got {features.dtype}")
+        if features.ndim < 2 or features.shape[-1] != template_features.shape[-1]:
+            raise ValueError(
+                f"{name} must have shape (..., objects, d), with one d = {template_features.shape[-1]} for both; got "
+                f"{tuple(features.shape)}"
+            )
+        if isinstance(masks, Tensor) and masks.ndim >= 3 and masks.shape[-3] != features.shape[-2]:
+            raise ValueError(
+                f"{name} and its masks must be of the same objects; got {features.shape[-2]} features and "
+                f"{masks.shape[-3]} masks"
+            )
+    iou = mask_iou(template_masks, proposal_masks)
+    r = torch.nn.functional.normalize(template_features, dim=-1)
+    p = torch.nn.functional.normalize(proposal_features, dim=-1)
+    return ((lam - 1) * (r @ p.mT) - lam * iou).to(template_features.dtype)
+
+
+def check_lam(lam: float) -> None:
+    check_number("lam", lam)
+    if lam > 1:
+        raise ValueError(f"lam must be in [0, 1]; got {lam}")
+
+
+def _check_masks(template_masks: Tensor, proposal_masks: Tensor) -> None:
+    for name, masks in (("template_masks", template_masks), ("proposal_masks", proposal_masks)):
+        if not isinstance(masks, Tensor):
+            raise TypeError(f"{name} must be a tensor; got {type(masks).__name__}")
+        if masks.dtype != torch.bool and not masks.dtype.is_floating_point:
+            raise TypeError(f"{name} must be bool, or floating point in [0, 1]; got {masks.dtype}")
+        if masks.ndim < 3:
+            raise ValueError(f"{name} must have shape (..., objects, H, W); got {tuple(masks.shape)}")
+    if template_masks.dtype != proposal_masks.dtype:
+        raise TypeError(
+            f"proposal_masks must have the dtype of template_masks, {template_masks.dtype}; got {proposal_masks.dtype}"
+        )
+    if template_masks.shape[-2:] != proposal_masks.shape[-2:]:
+        raise ValueError(
+            f"proposal_masks must have the height and width of template_masks, {tuple(template_masks.shape[-2:])}; got "
+            f"{tuple(proposal_masks.shape[-2:])}"
+        )
