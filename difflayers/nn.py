@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from difflayers import functional
 from difflayers.functional._checks import check_size
 from difflayers.functional._matching import check_dmm_options, check_gamma, check_solver_options
+from difflayers.functional._problems import check_unmatched_cost
 from difflayers.functional._satnet import check_options
 from difflayers.matching.cost import check_lam
 
@@ -193,6 +194,7 @@ class DMMMatching(nn.Module):
     ) -> None:
         super().__init__()
         check_dmm_options(n_grad, n_proj, step_size)
+        check_unmatched_cost(unmatched_cost)
         self.n_grad, self.n_proj, self.step_size = n_grad, n_proj, step_size
         self.average, self.unmatched_cost = average, unmatched_cost
 
@@ -265,6 +267,7 @@ class QuadraticMatching(nn.Module):
     ) -> None:
         super().__init__()
         check_gamma(gamma)
+        check_unmatched_cost(unmatched_cost)
         check_solver_options(tolerance, max_iter)
         self.gamma, self.unmatched_cost = gamma, unmatched_cost
         self.tolerance, self.max_iter, self.require_convergence = tolerance, max_iter, require_convergence

@@ -90,7 +90,7 @@ def greedy_matching(
     """
     with torch.no_grad():
         problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost, may_be_infeasible=True)
-        check_values("cost", problems.cost)
+        check_values("cost", problems.cost, problems.templates, problems.slack)
         n, m = problems.shape[-2:]
         left = problems.cost[..., :m].clone()
         if problems.slack:

@@ -210,6 +210,8 @@ def quadratic_matching(
     """
     check_gamma(gamma)
     problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
+    if isinstance(gamma, Tensor) and gamma.device.type not in ("cpu", cost.device.type):
+        raise ValueError(f"gamma must be on the device of the cost, {cost.device}; got {gamma.device}")
     allowed = problems.cost < math.inf
     if isinstance(gamma, Tensor):
         gamma = torch.where(gamma > 0, gamma, math.nan).to(problems.cost.dtype)

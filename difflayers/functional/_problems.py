@@ -64,15 +64,16 @@ def prepare(
     if n > m and unmatched_cost is None and template_mask is None and not may_be_infeasible:
         raise ValueError(
             f"{name} must have at least as many proposals as templates, since each template takes a proposal of its own; "
-            f"got {n} templates and {m} proposals. Set unmatched_cost to let templates stay unmatched at that cost"
+            f"got {n} templates and {m} proposals. Set {'unmatched_cost' if sign == 1 else 'allow_unmatched'} to let "
+            "templates stay unmatched"
         )
     templates = torch.ones(shape[:-1], dtype=torch.bool, device=cost.device)
     cost = sign * cost if sign != 1 else cost
     if template_mask is not None:
-        templates = _mask("template_mask", template_mask, shape[:-1])
+        templates = _mask("template_mask", template_mask, shape[:-1], cost.device)
         cost = cost.masked_fill(~templates.unsqueeze(-1), math.inf)
     if proposal_mask is not None:
-        proposals = _mask("proposal_mask", proposal_mask, (*shape[:-2], m))
+        proposals = _mask("proposal_mask", proposal_mask, (*shape[:-2], m), cost.device)
         cost = cost.masked_fill(~proposals.unsqueeze(-2), math.inf)
     if unmatched_cost is not None:
         own = _unmatched(unmatched_cost, cost).masked_fill(~templates, math.inf)
@@ -82,11 +83,13 @@ def prepare(
     return Problems(flat, templates.reshape(size, n), unmatched_cost is not None, shape)
 
 
-def _mask(name: str, mask: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _mask(name: str, mask: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
     """A mask as bool, broadcast over the batch."""
+    shape = tuple(shape)
     if not isinstance(mask, Tensor) or mask.dtype.is_floating_point or mask.dtype.is_complex:
         got = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
         raise TypeError(f"{name} must be a bool or integer tensor (nonzero where there is one); got {got}")
+    _check_device(name, mask, device)
     if mask.ndim < 1 or mask.ndim > len(shape) or mask.shape[-1] != shape[-1]:
         raise ValueError(f"{name} must have shape {shape} or broadcast to it over the batch; got {tuple(mask.shape)}")
     try:
@@ -95,14 +98,29 @@ def _mask(name: str, mask: Tensor, shape: tuple[int, ...]) -> Tensor:
         raise ValueError(f"{name} must broadcast to {shape}; got {tuple(mask.shape)}") from None
 
 
-def _unmatched(value: float | Tensor, cost: Tensor) -> Tensor:
-    """`unmatched_cost` for each template, (..., n)."""
-    if not isinstance(value, Tensor):
+def _check_device(name: str, tensor: Tensor, device: torch.device) -> None:
+    if tensor.device.type != device.type:
+        raise ValueError(f"{name} must be on the device of the cost, {device}; got {tensor.device}")
+
+
+def check_unmatched_cost(value: float | Tensor | None) -> None:
+    """None, a finite number, or a real tensor (whose values are checked with the cost's)."""
+    if isinstance(value, Tensor):
+        if value.dtype.is_complex or value.dtype == torch.bool:
+            raise TypeError(f"unmatched_cost must be a number or a real tensor; got {value.dtype}")
+    elif value is not None:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError(f"unmatched_cost must be a number or a tensor; got {type(value).__name__}")
         if not math.isfinite(value):
             raise ValueError(f"unmatched_cost must be finite; got {value}")
+
+
+def _unmatched(value: float | Tensor, cost: Tensor) -> Tensor:
+    """`unmatched_cost` for each template, (..., n)."""
+    check_unmatched_cost(value)
+    if not isinstance(value, Tensor):
         return cost.new_full(cost.shape[:-1], value)
+    _check_device("unmatched_cost", value, cost.device)
     try:
         return value.to(cost.dtype).broadcast_to(cost.shape[:-1])
     except RuntimeError:

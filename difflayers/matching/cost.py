@@ -5,7 +5,7 @@ from torch import Tensor
 
 from difflayers.functional._checks import check_number
 
-# Pixels of both sides' masks that are converted to floating point at a time, when masks come as bool.
+# Pixels of a whole batch's masks that are converted to floating point at a time, when masks come as bool.
 _CHUNK = 2**22
 
 
@@ -24,7 +24,7 @@ def mask_iou(template_masks: Tensor, proposal_masks: Tensor) -> Tensor:
 
     Raises:
         TypeError: masks that are neither bool nor floating point, or differ in dtype.
-        ValueError: shapes that do not fit.
+        ValueError: shapes that do not fit, or devices that differ.
 
     Example:
         >>> import torch
@@ -37,14 +37,16 @@ def mask_iou(template_masks: Tensor, proposal_masks: Tensor) -> Tensor:
     _check_masks(template_masks, proposal_masks)
     r, p = template_masks.flatten(-2), proposal_masks.flatten(-2)
     if r.dtype == torch.bool:
-        step = max(1, _CHUNK // max(1, r.shape[-2] + p.shape[-2]))
+        step = max(1, _CHUNK // max(1, r.shape[:-1].numel() + p.shape[:-1].numel()))
         pieces = zip(r.split(step, -1), p.split(step, -1), strict=True)
         together = sum((_products(a.float(), b.float()) for a, b in pieces), start=torch.zeros((), device=r.device))
-        either = r.sum(-1)[..., :, None] + p.sum(-1)[..., None, :] - together
     else:
+        if r.dtype in (torch.float16, torch.bfloat16):  # sums over pixels do not fit half precision
+            r, p = r.float(), p.float()
         together = _products(r, p)
-        either = r.sum(-1)[..., :, None] + p.sum(-1)[..., None, :] - together
-    return torch.where(either > 0, together / torch.where(either > 0, either, 1), 0)
+    either = r.sum(-1)[..., :, None] + p.sum(-1)[..., None, :] - together
+    iou = torch.where(either > 0, together / torch.where(either > 0, either, 1), 0)
+    return iou if template_masks.dtype == torch.bool else iou.to(template_masks.dtype)
 
 
 def _products(r: Tensor, p: Tensor) -> Tensor:
@@ -108,6 +110,11 @@ def mask_matching_cost(
                 f"{masks.shape[-3]} masks"
             )
     iou = mask_iou(template_masks, proposal_masks)
+    _check_together(
+        template_features=template_features.shape[:-2],
+        proposal_features=proposal_features.shape[:-2],
+        masks=iou.shape[:-2],
+    )
     r = torch.nn.functional.normalize(template_features, dim=-1)
     p = torch.nn.functional.normalize(proposal_features, dim=-1)
     return ((lam - 1) * (r @ p.mT) - lam * iou).to(template_features.dtype)
@@ -136,3 +143,17 @@ def _check_masks(template_masks: Tensor, proposal_masks: Tensor) -> None:
             f"proposal_masks must have the height and width of template_masks, {tuple(template_masks.shape[-2:])}; got "
             f"{tuple(proposal_masks.shape[-2:])}"
         )
+    if template_masks.device.type != proposal_masks.device.type:
+        raise ValueError(
+            f"proposal_masks must be on the device of template_masks, {template_masks.device}; got {proposal_masks.device}"
+        )
+    _check_together(template_masks=template_masks.shape[:-3], proposal_masks=proposal_masks.shape[:-3])
+
+
+def _check_together(**batches: torch.Size) -> None:
+    """Batch dimensions must broadcast."""
+    try:
+        torch.broadcast_shapes(*batches.values())
+    except RuntimeError:
+        got = ", ".join(f"{name} {tuple(batch)}" for name, batch in batches.items())
+        raise ValueError(f"batch dimensions must broadcast; got {got}") from None

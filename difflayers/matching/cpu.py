@@ -68,9 +68,10 @@ def projection_adjoint(X: Tensor, beta: Tensor, grad: Tensor) -> Tensor:
     return out
 
 
-def check_values(name: str, cost: Tensor) -> None:
-    """Costs must be finite or +inf."""
-    values = cost.detach().numpy()
+def check_values(name: str, cost: Tensor, templates: Tensor, slack: bool) -> None:
+    """Costs must be finite or +inf, those in the column of `slack` finite."""
+    whole = cost.detach().numpy()
+    values = whole[:, :, :-1] if slack else whole
     if not (values > -np.inf).all():  # false for NaN, too
         where = tuple(int(i) for i in np.argwhere(~(values > -np.inf))[0])
         got = "NaN" if np.isnan(values[where]) else "inf of the wrong sign"
@@ -78,18 +79,18 @@ def check_values(name: str, cost: Tensor) -> None:
             f"{name} must be finite, or inf where a pair is forbidden (of a cost +inf, of a score -inf); got {got} at "
             f"{where} of the flattened batch (problem, template, proposal)"
         )
+    if slack:
+        own = whole[:, :, -1][templates.numpy()]
+        if not np.isfinite(own).all():
+            raise ValueError(f"unmatched_cost must be finite; got {own[~np.isfinite(own)][0]}")
 
 
 def check_problems(name: str, cost: Tensor, templates: Tensor, slack: bool) -> None:
     """Costs must be as above, and leave each template a proposal of its own (or the column of `slack`)."""
-    check_values(name, cost)
-    values = cost.detach().numpy()
-    wanted = templates.numpy()
+    check_values(name, cost, templates, slack)
     if slack:
-        if (values[:, :, -1][wanted] == np.inf).any():
-            raise ValueError("unmatched_cost must be finite; got inf")
         return
-    allowed = values < np.inf
+    wanted, allowed = templates.numpy(), cost.detach().numpy() < np.inf
     choices, count = allowed.sum(2), wanted.sum(1)
     unclear = ((choices < count[:, None]) & wanted).any(1)  # elsewhere any order of choosing leaves something
     for b in np.flatnonzero(unclear):
