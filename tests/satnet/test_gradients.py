@@ -332,3 +332,32 @@ def test_a_sample_that_has_not_converged_does_not_drown_the_batch(max_iter: int)
             solution = oracle.Solution(out[b], V[b], real_norms[b], max_iter, 1.0)
             first, _ = oracle.coordinate_descent(p.S, solution, p.given[b], dz[b], prox_lam=0, max_iter=1)
             assert U[b].norm() <= 3 * (max_iter + 1) * first.norm()
+            assert U[b].norm() >= 0.1 * first.norm()  # cut off, but never to nothing
+
+
+def sweep_decrease(p: Problem, V: Tensor, lengths: Tensor, given: Tensor, dz: Tensor, U: Tensor) -> float:
+    """By how much one sweep of coordinate descent from U would lower q(U)."""
+    C, dV, U = p.S @ p.S.T, oracle.output_gradient(V, given, dz), U.clone()
+    decrease = 0.0
+    for i in oracle.free_coordinates(given, len(V)):
+        step = oracle.other_vectors(C, i, U) + dV[i]
+        u = -(step - (V[i] @ step) * V[i]) / lengths[i]
+        decrease += float(0.5 * lengths[i] * (u - U[i]).square().sum())
+        U[i] = u
+    return decrease
+
+
+@pytest.mark.parametrize("tolerance", [3e-2, 1e-3, 1e-6])
+def test_the_backward_solve_stops_where_it_says(tolerance: float) -> None:
+    """The squared residual is twice what one more sweep would lower q by: at most `tolerance` times what it was at U = 0."""
+    for seed in range(6):
+        p = make_problem(4, 20, 24, 4, 8, seed=seed)
+        dz = torch.randn_like(p.z)
+        _, V, norms, _, _ = cpu.mixing(*p, 500, 1e-10)
+        U, iterations = cpu.solve_adjoint(p.S, V, norms, p.given, dz, 0.1, 500, tolerance)
+        lengths = norms * cpu.scaling(p.S) ** 2 + 0.1
+        for b in range(4):
+            u = U[b] / cpu.scaling(p.S) ** 2
+            first = sweep_decrease(p, V[b], lengths[b], p.given[b], dz[b], torch.zeros_like(u))
+            last = sweep_decrease(p, V[b], lengths[b], p.given[b], dz[b], u)
+            assert 0 < iterations[b] < 100 and last <= tolerance * first * (1 + 1e-9)

@@ -1,0 +1,184 @@
+"""What is measured of matching: time against real peers, what each method gives up, growth with size."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cvxpy
+import torch
+from cvxpylayers.torch import CvxpyLayer
+from torch import Tensor
+
+from benchmarks.matching.instances import mask_costs, random_costs
+from benchmarks.registry import Row, case, seconds
+from difflayers import functional
+from difflayers.matching import oracle
+
+
+def _both(solve: Callable[[Tensor], Tensor], cost: Tensor, grad: Tensor) -> Callable[[], Tensor]:
+    """Forward and backward."""
+
+    def run() -> Tensor:
+        c = cost.clone().requires_grad_()
+        return torch.autograd.grad(solve(c), c, grad)[0]
+
+    return run
+
+
+def _cvxpylayer(n: int, m: int, gamma: float) -> CvxpyLayer:
+    x, c = cvxpy.Variable((n, m), nonneg=True), cvxpy.Parameter((n, m))
+    value = cvxpy.sum(cvxpy.multiply(c, x)) + gamma / 2 * cvxpy.sum_squares(x)
+    problem = cvxpy.Problem(cvxpy.Minimize(value), [cvxpy.sum(x, axis=1) == 1, cvxpy.sum(x, axis=0) <= 1])
+    return CvxpyLayer(problem, parameters=[c], variables=[x])
+
+
+def sinkhorn(cost: Tensor, epsilon: float, iterations: int = 100) -> Tensor:
+    """Entropic transport by POT, problem by problem; a row of slack takes the proposals that stay free."""
+    import ot
+
+    n, m = cost.shape[-2:]
+    rows = cost.new_ones(n + (m > n))
+    if m > n:
+        rows[-1] = m - n
+    out = []
+    for c in cost.reshape(-1, n, m):
+        table = torch.cat((c, c.new_zeros(1, m))) if m > n else c
+        plan = ot.sinkhorn(
+            rows, c.new_ones(m), table, epsilon, method="sinkhorn_log", numItermax=iterations, stopThr=0, warn=False
+        )
+        out.append(plan[:n])
+    return torch.stack(out).reshape(cost.shape)
+
+
+@case("matching-step")
+def step() -> Iterator[Row]:
+    """Forward + backward of 32 problems of 10 x 50: milliseconds a problem, against the oracle, cvxpylayers and Sinkhorn."""
+    B, n, m, gamma = 32, 10, 50, 0.05
+    for dtype in (torch.float32, torch.float64):
+        cost = random_costs(B, n, m, dtype=dtype)
+        grad = torch.randn(cost.shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
+        few, few_grad = cost[:4], grad[:4]
+        layer = _cvxpylayer(n, m, gamma)
+
+        def exact(c: Tensor, layer: CvxpyLayer = layer) -> Tensor:
+            return layer(c)[0]
+
+        def loop(c: Tensor) -> Tensor:
+            return torch.stack([oracle.dmm(one) for one in c])
+
+        dmm, dmm_spread = seconds(_both(functional.dmm_matching, cost, grad), repeats=51)
+        quadratic, quadratic_spread = seconds(
+            _both(lambda c: functional.quadratic_matching(c, gamma), cost, grad), repeats=51
+        )
+        unrolled = seconds(_both(loop, few, few_grad), repeats=3)[0] / len(few)
+        peer = seconds(_both(exact, cost, grad), repeats=5)[0] / B
+        entropic = seconds(_both(lambda c: sinkhorn(c, gamma), few, few_grad), repeats=3)[0] / len(few)
+        alone = seconds(_both(functional.dmm_matching, cost[:1, :2, :3], grad[:1, :2, :3]), repeats=101)[0]
+        alone_quadratic = seconds(
+            _both(lambda c: functional.quadratic_matching(c, gamma), cost[:1, :2, :3], grad[:1, :2, :3]), repeats=101
+        )[0]
+        yield {
+            "dtype": str(dtype).removeprefix("torch."),
+            "dmm ms": 1e3 * dmm / B,
+            "spread": 1e3 * dmm_spread / B,
+            "oracle ms": 1e3 * unrolled,
+            "oracle ratio": unrolled * B / dmm,
+            "quadratic ms": 1e3 * quadratic / B,
+            "quadratic spread": 1e3 * quadratic_spread / B,
+            "cvxpylayers ms": 1e3 * peer,
+            "cvxpylayers ratio": peer * B / quadratic,
+            "sinkhorn ms": 1e3 * entropic,
+            "2 x 3 dmm call ms": 1e3 * alone,
+            "2 x 3 quadratic call ms": 1e3 * alone_quadratic,
+        }
+
+
+@case("matching-growth")
+def growth() -> Iterator[Row]:
+    """Milliseconds a problem, forward + backward, as the batch and the problem grow; float32, quadratic at gamma = 0.05."""
+    for B, n, m in ((1, 10, 50), (32, 10, 50), (1024, 10, 50), (32, 5, 10), (32, 50, 50), (32, 50, 200), (8, 200, 300)):
+        cost = random_costs(B, n, m, dtype=torch.float32)
+        grad = torch.randn(cost.shape, generator=torch.Generator().manual_seed(1))
+        row: Row = {"B": B, "n": n, "m": m}
+        for name, solve in _METHODS.items():
+            if name in ("dmm 40, 5, 0.1", "quadratic 0.05"):
+                row[f"{name} ms"] = 1e3 * seconds(_both(solve, cost, grad), repeats=5)[0] / B
+        yield row
+
+
+_METHODS: dict[str, Callable[[Tensor], Tensor]] = {
+    "dmm 10, 5, 0.1": lambda c: functional.dmm_matching(c, n_grad=10),
+    "dmm 40, 5, 0.1": functional.dmm_matching,
+    "dmm 40, 5, 0.1, last": lambda c: functional.dmm_matching(c, average=False),
+    "dmm 40, 20, 0.1": lambda c: functional.dmm_matching(c, n_proj=20),
+    "dmm 200, 20, 0.1": lambda c: functional.dmm_matching(c, n_grad=200, n_proj=20),
+    "dmm 200, 20, 0.1, last": lambda c: functional.dmm_matching(c, n_grad=200, n_proj=20, average=False),
+    "dmm 1000, 50, 0.05": lambda c: functional.dmm_matching(c, n_grad=1000, n_proj=50, step_size=0.05),
+    "quadratic 0.01": lambda c: functional.quadratic_matching(c, 0.01),
+    "quadratic 0.05": lambda c: functional.quadratic_matching(c, 0.05),
+    "quadratic 0.2": lambda c: functional.quadratic_matching(c, 0.2),
+    "quadratic 1": lambda c: functional.quadratic_matching(c, 1.0),
+    "sinkhorn 0.02": lambda c: sinkhorn(c, 0.02),
+    "sinkhorn 0.1": lambda c: sinkhorn(c, 0.1),
+    "hungarian": functional.hungarian,
+}
+
+
+def _learns(solve: Callable[[Tensor], Tensor], cost: Tensor, steps: int = 50, lr: float = 0.02) -> tuple[float, float]:
+    """The share of problems whose first gradient is 0, and of templates put right, on the way to a given assignment.
+
+    The targets are random assignments. Adam works on the cost itself, under the loss |X - target|^2; a template is right
+    if the Hungarian assignment of the final cost is the target.
+    """
+    generator = torch.Generator().manual_seed(2)
+    B, n, m = cost.shape
+    columns = torch.stack([torch.randperm(m, generator=generator)[:n] for _ in range(B)])
+    target = torch.zeros_like(cost).scatter_(2, columns[..., None], 1)
+    c = cost.clone().requires_grad_()
+    optimizer = torch.optim.Adam([c], lr=lr)
+    flat = 0.0
+    for turn in range(steps):
+        optimizer.zero_grad()
+        (solve(c) - target).square().sum().backward()
+        assert c.grad is not None
+        if turn == 0:
+            flat = (c.grad.abs().amax((1, 2)) < 1e-12).double().mean().item()
+        optimizer.step()
+    right = (functional.hungarian(c.detach()) * target).sum((1, 2)) / n
+    return flat, right.mean().item()
+
+
+@case("matching-choice")
+def choice() -> Iterator[Row]:
+    """What each method gives up, on random costs and on costs like those of masks, 20 problems of 10 x 20, float64.
+
+    gap: <C, X> above the linear program's optimum, mean (below 0: not feasible). rows, columns, signs: the largest
+    violations. entropy: of the rows, in units of log 20: 0 for a permutation. no gradient: the share of problems whose first
+    gradient is 0 all over. learned: the share of templates that 50 steps of Adam (0.02) on the cost itself bring to random
+    targets, see `_learns`. ms: forward + backward of a problem, in a batch.
+    """
+    B, n, m = 20, 10, 20
+    for costs, cost in (("random", random_costs(B, n, m)), ("masks", mask_costs(B, n, m))):
+        optimum = (functional.hungarian(cost) * cost).sum((1, 2))
+        grad = torch.randn(cost.shape, generator=torch.Generator().manual_seed(1), dtype=cost.dtype)
+        for name, solve in _METHODS.items():
+            X = solve(cost)
+            entropy = -(X.clamp(min=1e-300).log() * X.clamp(min=0)).sum(-1).mean() / torch.tensor(m).log()
+            row: dict[str, Any] = {
+                "costs": costs,
+                "method": name,
+                "gap": ((X * cost).sum((1, 2)) - optimum).mean().item(),
+                "rows": (X.sum(2) - 1).abs().max().item(),
+                "columns": (X.sum(1) - 1).clamp(min=0).max().item(),
+                "signs": (-X).clamp(min=0).max().item(),
+                "entropy": entropy.item(),
+            }
+            if name == "hungarian":
+                row |= {
+                    "no gradient": 1.0,
+                    "learned": 0.0,
+                    "ms": 1e3 * seconds(lambda: functional.hungarian(cost))[0] / B,
+                }
+            else:
+                row["no gradient"], row["learned"] = _learns(solve, cost)
+                row["ms"] = 1e3 * seconds(_both(solve, cost, grad), repeats=3)[0] / B
+            yield row

@@ -1,0 +1,67 @@
+"""`python -m demos.matching`: solve one problem by every method, print what each gives up, and draw the assignments."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from difflayers import functional
+
+METHODS: dict[str, Callable[[Tensor], Tensor]] = {
+    "Hungarian": functional.hungarian,
+    "greedy": functional.greedy_matching,
+    "DMM": functional.dmm_matching,
+    "DMM, last iterate": lambda c: functional.dmm_matching(c, average=False),
+    "quadratic, gamma 0.01": lambda c: functional.quadratic_matching(c, 0.01),
+    "quadratic, gamma 0.1": lambda c: functional.quadratic_matching(c, 0.1),
+    "quadratic, gamma 1": lambda c: functional.quadratic_matching(c, 1.0),
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m demos.matching", description=__doc__.split(": ", 1)[1])
+    parser.add_argument("--templates", type=int, default=6, metavar="N", help="rows of the cost (default: 6)")
+    parser.add_argument("--proposals", type=int, default=9, metavar="M", help="columns of the cost (default: 9)")
+    parser.add_argument("--seed", type=int, default=4, help="of the random cost (default: 4)")
+    parser.add_argument("--out", type=Path, default=Path("matching.png"), metavar="FILE", help="the picture (PNG)")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it is there")
+    options = parser.parse_args(arguments)
+    if not 1 <= options.templates <= options.proposals:
+        parser.error(f"--templates must be from 1 to --proposals, {options.proposals}; got {options.templates}")
+    if options.out.exists() and not options.overwrite:
+        parser.error(f"{options.out} is there already: choose another --out, or --overwrite")
+
+    cost = torch.rand(
+        options.templates, options.proposals, generator=torch.Generator().manual_seed(options.seed), dtype=torch.float64
+    )
+    solutions = {name: solve(cost) for name, solve in METHODS.items()}
+    print(f"{'':22} {'cost':>7} {'above optimum':>14} {'columns off by':>15} {'signs off by':>13}")
+    optimum = (solutions["Hungarian"] * cost).sum()
+    for name, X in solutions.items():
+        value, over = (X * cost).sum(), (X.sum(0) - 1).clamp(min=0).max()
+        print(f"{name:22} {value:7.4f} {value - optimum:14.2g} {over:15.1g} {(-X).max().clamp(min=0) + 0.0:13.1g}")
+    _draw(cost, solutions, options.out)
+    print(f"\nPicture: {options.out}")
+
+
+def _draw(cost: Tensor, solutions: dict[str, Tensor], path: Path) -> None:
+    """The cost and every assignment, as shades."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.6), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(2, 4).flat
+    for axes, (name, table) in zip(panels, {"cost": cost, **solutions}.items(), strict=True):
+        shades = {"cmap": "Greys", "vmin": 0, "vmax": 1} if name == "cost" else {"cmap": "Blues", "vmin": 0, "vmax": 1}
+        axes.imshow(table.numpy(), **shades)
+        axes.set(title=name, xticks=[], yticks=[])
+        axes.set_xlabel("proposals", fontsize=8)
+        axes.set_ylabel("templates", fontsize=8)
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    main()

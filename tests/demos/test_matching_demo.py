@@ -1,0 +1,28 @@
+"""`python -m demos.matching`."""
+
+from pathlib import Path
+
+import pytest
+
+from demos.matching.__main__ import main
+
+
+def test_it_prints_a_table_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "m.png"
+    main(["--templates", "3", "--proposals", "4", "--out", str(picture)])
+    lines = capsys.readouterr().out.splitlines()
+    costs = {line[:22].strip(): float(line[22:].split()[0]) for line in lines[1:8]}
+    assert len(costs) == 7 and costs["Hungarian"] <= costs["greedy"]
+    assert costs["quadratic, gamma 0.01"] == pytest.approx(costs["Hungarian"], abs=0.05)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_it_overwrites_nothing_unasked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "m.png"
+    picture.write_text("mine")
+    with pytest.raises(SystemExit):
+        main(["--out", str(picture)])
+    assert "--overwrite" in capsys.readouterr().err and picture.read_text() == "mine"
+    with pytest.raises(SystemExit):
+        main(["--templates", "5", "--proposals", "4"])
+    assert "--templates" in capsys.readouterr().err
