@@ -452,3 +452,9 @@ def test_any_problem_is_solved_as_the_oracle_does(
     out = functional.satnet(S, z, given, k=k, max_iter=6, eps=0.0, generator=torch.Generator().manual_seed(seed))
     for got, want in itertools.zip_longest(out, oracle.forward(S, z, given, start, max_iter=6, eps=0.0)):
         assert_close(got, want.z, rtol=0, atol=1e-7)
+
+
+def test_where_nothing_pulls_the_solver_has_converged_whatever_eps_is() -> None:
+    z, given = torch.rand(3, 4), torch.rand(3, 4) < 0.5
+    _, info = functional.satnet(torch.zeros(6, 5), z, given, eps=0.0, return_info=True)
+    assert info.converged.all() and (info.sweeps <= 1).all() and (info.objective == 0).all()
