@@ -151,6 +151,19 @@ def line_search(a, alpha, step, slope, n, m, slack, x, beta, gradient, trial):
 
 
 @helper
+def _drift(beta, m):
+    """By how much the smallest multiplier of a column exceeds 1, at least 0: that much can be moved to alpha.
+
+    Where all columns are full, shifting alpha against beta changes no X, and psi does not rise. Left alone, both grow far
+    beyond the entries of A where n = m (H has no curvature that way), and X loses its digits.
+    """
+    least = beta[0]
+    for j in range(1, m):
+        least = min(least, beta[j])
+    return max(least - 1.0, 0.0)
+
+
+@helper
 def newton(a, n, m, slack, tolerance, steps, alpha, x, beta, H, support, gradient, step, trial):
     """Newton steps from alpha on, in place, down to a residual of `tolerance`. Returns their number and the residual."""
     residual = evaluate(a, alpha, n, m, slack, x, beta, gradient)
@@ -164,8 +177,11 @@ def newton(a, n, m, slack, tolerance, steps, alpha, x, beta, H, support, gradien
         cholesky_solve(H, n, 0.0, step)
         slope = _dot(gradient, step, n)
         residual = line_search(a, alpha, step, slope, n, m, slack, x, beta, gradient, trial)
+        shift = _drift(beta, m)
         for i in range(n):
-            alpha[i] = trial[i]
+            alpha[i] = trial[i] + shift
+        if shift > 0:
+            residual = evaluate(a, alpha, n, m, slack, x, beta, gradient)
     return steps, residual
 
 

@@ -1,0 +1,519 @@
+"""The CPU kernels against the oracle and cvxpy: values, gradients, memory, threads."""
+
+import functools
+import math
+import random
+import threading
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matching_problems import DEGENERATE, SIZES, Problem, degenerate, kkt_error, make_problem, oracle_dmm, problem
+from torch import Tensor
+from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from difflayers import _backends, functional, verify
+from difflayers.matching import cpu, kernels, newton, oracle
+
+INF = math.inf
+F64 = torch.float64
+DTYPES = [torch.float64, torch.float32]
+OPTIONS = [(1, 1, 0.1), (40, 5, 0.1), (3, 1, 0.5), (2, 20, 0.02), (7, 4, 2.0)]
+
+
+def dmm(p: Problem, n_grad: int, n_proj: int, step_size: float, average: bool = True) -> tuple[Tensor, Tensor]:
+    return cpu.dmm(p.cost, p.templates, n_grad, n_proj, step_size, average, p.slack, True)
+
+
+def dmm_adjoint(
+    p: Problem, bits: Tensor, grad: Tensor, n_grad: int, n_proj: int, step_size: float, average: bool = True
+) -> Tensor:
+    return cpu.dmm_adjoint(p.cost, bits, grad, n_grad, n_proj, step_size, average, p.slack)
+
+
+@cache
+def oracles(
+    size: str, options: tuple[int, int, float], average: bool, dtype: torch.dtype
+) -> tuple[Problem, Tensor, Tensor, Tensor]:
+    """A problem, the oracle's solution, a gradient of it, and what autograd makes of that."""
+    p = problem(size).to(dtype)
+    cost = p.cost.clone().requires_grad_()
+    n_grad, n_proj, step_size = options
+    X = oracle_dmm(p, cost, n_grad=n_grad, n_proj=n_proj, step_size=step_size, average=average)
+    grad = torch.randn(X.shape, generator=torch.Generator().manual_seed(1), dtype=F64).to(dtype)
+    (want,) = torch.autograd.grad(X, cost, grad) if len(X) else (grad,)
+    return p, X.detach(), grad, want
+
+
+@pytest.mark.parametrize("average", [True, False])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("size", SIZES)
+def test_forward_and_gradient_are_the_oracle(size: str, options: tuple[int, int, float], average: bool) -> None:
+    p, X, grad, want = oracles(size, options, average, F64)
+    got, bits = dmm(p, *options, average)
+    assert_close(got, X, rtol=0, atol=1e-12)
+    assert (got[p.cost == INF] == 0).all()
+    out = dmm_adjoint(p, bits, grad, *options, average)
+    assert_close(out, want, rtol=1e-10, atol=1e-11)
+    assert (out[p.cost == INF] == 0).all()
+    if p.cost.isfinite().sum() > p.templates.sum():  # a choice
+        assert out.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("options", [(1, 1, 0.1), (40, 5, 0.1), (2, 20, 0.02)], ids=str)
+@pytest.mark.parametrize("size", SIZES)
+def test_forward_and_gradient_in_float32(size: str, options: tuple[int, int, float]) -> None:
+    """Against the oracle in float64. A bit that rounding flips may cost the gradient of one entry, not that of all."""
+    p, X, grad, want = oracles(size, options, True, F64)
+    single = p.to(torch.float32)
+    got, bits = dmm(single, *options)
+    assert got.dtype == torch.float32
+    assert_close(got.double(), X, rtol=0, atol=1e-5)
+    out = dmm_adjoint(single, bits, grad.float(), *options)
+    assert out.dtype == torch.float32
+    assert (out - want).norm() <= 1e-3 * want.norm()
+
+
+@pytest.mark.parametrize("slack", [False, True])
+@pytest.mark.parametrize("m", [1, 2, 7, 8, 9, 15, 17, 24, 31, 33])
+def test_every_width_and_height(m: int, slack: bool) -> None:
+    """Rows go in tiles of 4, 2 and 1, columns in bytes of 8."""
+    for n in {1, 2, 3, 4, 5, 7, 8}:
+        if n > m and not slack:
+            continue
+        p = make_problem(1, n, m, slack=slack, seed=10 * m + n)
+        cost = p.cost.clone().requires_grad_()
+        X = oracle_dmm(p, cost, n_grad=3, n_proj=3, step_size=0.3)
+        got, bits = dmm(p, 3, 3, 0.3)
+        assert_close(got, X.detach(), rtol=0, atol=1e-13)
+        grad = torch.randn_like(X)
+        (want,) = torch.autograd.grad(X, cost, grad)
+        assert_close(dmm_adjoint(p, bits, grad, 3, 3, 0.3), want, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_degenerate_costs_are_solved_as_the_oracle_does(name: str) -> None:
+    """Ties of the start are broken alike: of equals the first. (Gradients at kinks are a matter of rounding.)"""
+    for n, m in [(5, 9), (6, 6), (1, 8)]:
+        C = degenerate(name, n, m)
+        p = Problem((C / max(1.0, float(C.abs().max())))[None], torch.ones(1, n, dtype=torch.bool), False)
+        got, _ = dmm(p, 20, 4, 0.1)
+        assert_close(got, oracle_dmm(p, n_grad=20, n_proj=4), rtol=0, atol=1e-12)
+
+
+def test_bits_are_what_was_positive() -> None:
+    """Of the last round: t > 0 in the rows, q' > 0 in the row after them, least significant bit first."""
+    n, m = 3, 10
+    p = make_problem(1, n, m, seed=4)
+    X, bits = dmm(p, 2, 1, 0.5)
+    assert bits.shape == (1, 2, (n + 1) * 2)
+    X0 = oracle.start(p.cost[0])
+    t = X0 - 0.5 * p.cost[0]
+    first = np.unpackbits(bits[0, 0].numpy().reshape(n + 1, 2), axis=1, bitorder="little")[:, :m]
+    assert torch.equal(torch.from_numpy(first[:n]).bool(), t > 0)
+    assert torch.equal(torch.from_numpy(first[n]).bool(), t.clamp(min=0).sum(0) > 1)
+    assert X.shape == (1, n, m)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_without_bits_the_result_is_the_same(size: str) -> None:
+    p = problem(size)
+    X, _ = dmm(p, 6, 3, 0.1)
+    got, bits = cpu.dmm(p.cost, p.templates, 6, 3, 0.1, True, p.slack, False)
+    assert torch.equal(got, X) and bits.numel() == 0
+
+
+class Results(TorchDispatchMode):
+    """The sizes of what the operators return."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.difflayers.dmm.default:
+            self.sizes.append(result[1].numel())
+        return result
+
+
+def test_without_gradients_no_bits_are_kept() -> None:
+    C = torch.rand(2, 5, 9)
+    with Results() as seen:
+        want = functional.dmm_matching(C)
+        with torch.no_grad():
+            assert torch.equal(functional.dmm_matching(C), want)
+        with torch.inference_mode():
+            assert torch.equal(functional.dmm_matching(C), want)
+    assert seen.sizes == [2 * 40 * 5 * 6 * 2, 0, 0]
+
+
+def kept_by_autograd(solve: Callable[[Tensor], Tensor], cost: Tensor) -> int:
+    """Bytes of the memory behind the tensors saved for the backward pass."""
+    storages: dict[int, Any] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        out = solve(cost.clone().requires_grad_())
+    assert out.requires_grad
+    return sum(storage.nbytes() for storage in storages.values())
+
+
+def test_bits_are_a_32th_of_what_autograd_keeps() -> None:
+    """One bit for each entry and round, where autograd keeps a float32 at least."""
+    C = torch.rand(1, 31, 64)
+    kept = kept_by_autograd(functional.dmm_matching, C)
+    rounds = 40 * 5
+    assert kept <= rounds * 32 * 64 // 8 + 2 * 4 * C.numel()
+    unrolled = kept_by_autograd(lambda c: oracle.dmm(c[0]), C)
+    assert kept - 4 * C.numel() <= unrolled / 32
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, byte: int) -> list[Tensor]:
+    """From here on torch.empty gives NaN, or bytes of this value."""
+    poisoned: list[Tensor] = []
+
+    def spoil(allocate: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def allocate_poisoned(*args: Any, **options: Any) -> Tensor:
+            memory = allocate(*args, **options)
+            poisoned.append(memory)
+            value = float("nan") if memory.dtype.is_floating_point else byte
+            return memory.fill_(value)
+
+        return allocate_poisoned
+
+    monkeypatch.setattr(torch, "empty", spoil(torch.empty))
+    monkeypatch.setattr(torch, "empty_like", spoil(torch.empty_like))
+    monkeypatch.setattr(torch.Tensor, "new_empty", spoil(torch.Tensor.new_empty))
+    return poisoned
+
+
+def solve(p: Problem, grad: Tensor, options: tuple[int, int, float] = (6, 3, 0.1)) -> tuple[Tensor, ...]:
+    """All the kernels' results, those of the projection of -4 cost included."""
+    X, bits = dmm(p, *options)
+    out = dmm_adjoint(p, bits, grad, *options)
+    Y, beta, steps, residuals = cpu.projection(-4 * p.cost, p.templates, p.slack, 1e-9, 500, "X")
+    return X, out, Y, beta, steps, residuals, cpu.projection_adjoint(Y, beta, grad)
+
+
+def assert_same_bits(got: tuple[Tensor, ...], want: tuple[Tensor, ...]) -> None:
+    for i, (g, w) in enumerate(zip(got, want, strict=True)):
+        assert torch.equal(g, w), f"result {i}: {int((g != w).sum())} of {g.numel()} entries differ"
+
+
+@pytest.mark.parametrize("byte", [0, 0b10110101, 255])
+@pytest.mark.parametrize("size", SIZES)
+def test_every_output_is_written(size: str, byte: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that comes as NaN leaves none behind, and bits that were not written are not read."""
+    p = problem(size)
+    grad = torch.randn_like(p.cost)
+    want = solve(p, grad)
+    poisoned = poison(monkeypatch, byte)
+    got = solve(p, grad)
+    assert len(poisoned) >= 8  # X, bits, out; Y, beta, steps, residuals, out
+    assert_same_bits(got, want)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_inputs_are_only_read(size: str) -> None:
+    p = problem(size)
+    grad = torch.randn_like(p.cost)
+    cost, templates, kept = p.cost.clone(), p.templates.clone(), grad.clone()
+    solve(p, grad)
+    assert torch.equal(p.cost, cost) and torch.equal(p.templates, templates) and torch.equal(grad, kept)
+
+
+def test_gradient_under_a_forbidden_pair_is_not_read() -> None:
+    p = problem("slack, masked and forbidden")
+    grad = torch.randn_like(p.cost)
+    want = solve(p, grad)
+    spoiled = solve(p, grad.masked_fill(p.cost == INF, float("nan")))
+    assert_same_bits(spoiled, want)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_strides_do_not_matter(dtype: torch.dtype) -> None:
+    p = make_problem(4, 5, 9, forbidden=0.3, dtype=dtype)
+    grad = torch.randn_like(p.cost)
+    cost = p.cost.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    templates = p.templates.T.contiguous().T
+    strided = Problem(cost, templates, p.slack)
+    assert not cost.is_contiguous() and not templates.is_contiguous()
+    assert_same_bits(solve(strided, grad.mT.contiguous().mT), solve(p, grad))
+
+
+def padded(parts: list[Problem], n: int, m: int) -> Problem:
+    """Problems of different sizes as one batch, in the top left corners."""
+    slack = parts[0].slack
+    cost = torch.full((len(parts), n, m + slack), INF, dtype=parts[0].cost.dtype)
+    templates = torch.zeros(len(parts), n, dtype=torch.bool)
+    for b, part in enumerate(parts):
+        _, rows, columns = part.cost.shape
+        cost[b, :rows, : columns - slack] = part.cost[0, :, : columns - slack]
+        if slack:
+            cost[b, :rows, -1] = part.cost[0, :, -1]
+        templates[b, :rows] = part.templates[0]
+    return Problem(cost, templates, slack)
+
+
+@pytest.mark.parametrize("slack", [False, True])
+def test_problems_of_different_sizes_in_one_batch(slack: bool) -> None:
+    """To the bit what each is by itself: nothing is left over from the problem before."""
+    sizes = [(3, 4), (9, 17), (1, 1), (5, 16), (9, 9), (2, 8), (7, 11), (9, 17), (1, 17)]
+    parts = [make_problem(1, n, m, slack=slack, forbidden=0.2, seed=i) for i, (n, m) in enumerate(sizes)]
+    p = padded(parts, 9, 17)
+    grad = torch.randn_like(p.cost)
+    whole = solve(p, grad)
+    for b, part in enumerate(parts):
+        _, n, columns = part.cost.shape
+        keep = [*range(columns - slack), *([17] if slack else [])]
+        alone = solve(part, grad[b : b + 1, :n][:, :, keep])
+        for i in (0, 1, 2, 6):
+            assert torch.equal(whole[i][b, :n][:, keep], alone[i][0])
+            outside = whole[i][b].clone()
+            outside[:n, keep] = 0
+            assert (outside == 0).all()
+        assert torch.equal(whole[3][b, keep], alone[3][0])
+        assert torch.equal(whole[4][b], alone[4][0]) and torch.equal(whole[5][b], alone[5][0])
+
+
+@pytest.fixture
+def always_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small batches on several threads too."""
+    monkeypatch.setattr(_backends, "_OPERATIONS_WORTH_A_THREAD", 0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("slack", [False, True])
+def test_result_of_a_problem_is_its_own_to_the_bit(slack: bool, dtype: torch.dtype, always_threads: None) -> None:
+    """Neither the order of a batch nor its company nor the number of threads change a bit."""
+    p = make_problem(23, 9, 19, masked=True, forbidden=0.2, slack=slack, dtype=dtype)
+    grad = torch.randn_like(p.cost)
+    torch.set_num_threads(1)
+    want = solve(p, grad)
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        assert_same_bits(solve(p, grad), want)
+        order = torch.randperm(23)
+        permuted = solve(Problem(p.cost[order], p.templates[order], slack), grad[order])
+        assert_same_bits(permuted, tuple(w[order] for w in want))
+        for part in (slice(0, 1), slice(1, 8), slice(8, 23)):
+            alone = solve(Problem(p.cost[part], p.templates[part], slack), grad[part])
+            assert_same_bits(alone, tuple(w[part] for w in want))
+
+
+def test_calls_from_several_threads_at_once(always_threads: None) -> None:
+    torch.set_num_threads(2)
+    problems = [make_problem(7, 5 + seed, 12, seed=seed) for seed in range(4)]
+    grads = [torch.randn_like(p.cost) for p in problems]
+    want = [solve(p, grad) for p, grad in zip(problems, grads, strict=True)]
+    got: dict[int, list[tuple[Tensor, ...]]] = {}
+
+    def work(i: int) -> None:
+        got[i] = [solve(problems[i], grads[i]) for _ in range(10)]
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert sorted(got) == list(range(4))
+    for i, results in got.items():
+        for result in results:
+            assert_same_bits(result, want[i])
+
+
+def project(A: Tensor, templates: Tensor | None = None, slack: bool = False) -> tuple[Tensor, ...]:
+    """The projection of one problem, which must converge: X, beta, steps, residual."""
+    templates = torch.ones(len(A), dtype=torch.bool) if templates is None else templates
+    X, beta, steps, residuals = cpu.projection(A[None], templates[None], slack, 1e-9, 500, "X")
+    assert residuals[0] <= 1e-9, f"not converged: {float(residuals[0]):.2g} after {int(steps[0])} steps"
+    return X[0], beta[0], steps[0], residuals[0]
+
+
+@pytest.mark.parametrize("scale", [0.5, 3.0, 20.0])
+@pytest.mark.parametrize("size", [size for size in SIZES if not size.startswith("larger")])
+def test_projection_and_its_gradient_are_the_oracle(size: str, scale: float) -> None:
+    p = problem(size)
+    X, beta, _, residuals = cpu.projection(-scale * p.cost, p.templates, p.slack, 1e-9, 500, "X")
+    grad = torch.randn_like(X)
+    out = cpu.projection_adjoint(X, beta, grad)
+    for b in range(len(X)):
+        A, allowed = -scale * p.cost[b], p.cost[b] < INF
+        assert_close(X[b], oracle.project(A, slack=p.slack), rtol=0, atol=1e-7)
+        if p.templates[b].any():
+            want = oracle.project_gradient(X[b], grad[b], allowed, slack=p.slack)
+            assert_close(out[b], want, rtol=0, atol=1e-7)
+        assert kkt_error(A, X[b], beta[b], p.templates[b], p.slack) < 1e-9
+        assert (X[b] >= 0).all() and (X[b][~allowed] == 0).all() and (out[b][X[b] == 0] == 0).all()
+    assert (residuals <= 1e-9).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", ["larger", "larger, forbidden", "paper's", "slack, n > m"])
+def test_projection_of_larger_problems(size: str, dtype: torch.dtype) -> None:
+    """By the conditions of optimality; float32 is solved in float64, and rounded once."""
+    p = problem(size).to(dtype)
+    for scale in (1.0, 30.0, 1e3):
+        A = -scale * p.cost
+        X, beta, _, residuals = cpu.projection(A, p.templates, p.slack, 1e-9, 500, "X")
+        assert X.dtype == dtype and beta.dtype == residuals.dtype == F64
+        assert (residuals <= 1e-9).all()
+        exact = cpu.projection(A.double(), p.templates, p.slack, 1e-9, 500, "X")
+        assert torch.equal(X, exact[0].to(dtype)) and torch.equal(beta, exact[1])
+        for b in range(len(A)):
+            assert kkt_error(A[b].double(), exact[0][b], beta[b], p.templates[b], p.slack) < 1e-8
+
+
+@pytest.mark.parametrize("size", ["odd", "n = m", "forbidden", "masked", "slack", "n = 1", "slack, n > m", "larger"])
+def test_projection_is_cvxpys(size: str) -> None:
+    p = problem(size)
+    for gamma in (0.01, 0.1, 1.0):
+        for c, rows in zip(p.cost, p.templates, strict=True):
+            columns = c[:, :-1] if p.slack else c
+            unmatched = torch.where(rows, c[:, -1], 0) if p.slack else None
+            want = verify.quadratic_matching(columns, gamma, rows, unmatched_cost=unmatched)
+            got, info = functional.quadratic_matching(columns, gamma, rows, unmatched_cost=unmatched, return_info=True)
+            assert_close(got, want.X, rtol=0, atol=1e-6)
+            assert_close(info.objective, want.objective, rtol=1e-7, atol=1e-8)
+
+
+GAMMAS = [1e-4, 1e-2, 1.0, 100.0]
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3])
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_projection_of_degenerate_costs(name: str, gamma: float, scale: float) -> None:
+    """To the solution by the conditions of optimality, up to the rounding of cost / gamma; and to cvxpy's.
+
+    All converge, but where cost / gamma goes up to 1e7 and its rounding exceeds the tolerance.
+    """
+    for n, m in [(1, 1), (1, 6), (6, 6), (5, 9), (17, 23), (20, 20), (40, 40)]:
+        A = -scale * degenerate(name, n, m, seed=n)[None] / gamma
+        rows = torch.ones(1, n, dtype=torch.bool)
+        X, beta, _, residuals = cpu.projection(A, rows, False, 1e-9, 500, "X")
+        largest = float(A.abs().max())
+        rounding = 4 * n * torch.finfo(F64).eps * largest
+        assert residuals[0] <= max(1e-9, rounding)
+        assert kkt_error(A[0], X[0], beta[0], rows[0], False) < 2e-9 + rounding
+        assert X.min() >= 0 and X.sum(1).max() <= 1 + 1e-12 + rounding
+        assert beta.max() <= 2 * largest + 10, "multipliers do not drift off where they could"
+    for n, m in [(5, 9), (6, 6)]:
+        C = scale * degenerate(name, n, m, seed=n)
+        if float(C.abs().max()) / gamma < 1e6:  # beyond, it is cvxpy that is off
+            want = verify.quadratic_matching(C, gamma).X
+            assert_close(functional.quadratic_matching(C, gamma), want, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_gradient_at_a_kink_is_a_generalised_jacobian(name: str) -> None:
+    """An orthogonal projector onto a face's directions, however many of the constraints depend on each other."""
+    for n, m in [(4, 6), (5, 5)]:
+        A = -degenerate(name, n, m) / 0.3
+        X, beta, _, _ = project(A)
+        J = torch.stack(
+            [cpu.projection_adjoint(X[None], beta[None], e.reshape(1, n, m))[0] for e in torch.eye(n * m).double()]
+        )
+        J = J.reshape(n * m, n * m)
+        assert_close(J, J.T, rtol=0, atol=1e-10)
+        assert_close(J @ J, J, rtol=0, atol=1e-10)
+        moves = J.reshape(n * m, n, m)
+        assert moves.sum(2).abs().max() < 1e-10 and (moves[:, X == 0] == 0).all()
+        assert moves.sum(1)[:, beta > 0].abs().max() < 1e-10 if (beta > 0).any() else True
+        support, full = X > 0, beta > 0
+        B = torch.cat((torch.eye(n).repeat_interleave(m, 1), torch.eye(m).repeat(1, n)[full]))[:, support.flatten()]
+        free = int(support.sum()) - int(torch.linalg.matrix_rank(B))
+        assert float(J.trace()) == pytest.approx(free, abs=1e-8), "its rank is the number of directions left"
+
+
+def test_projection_needs_few_steps() -> None:
+    """Newton's, not a first-order method's; also near a vertex, where the direct way takes many."""
+    for scale, most in [(1.0, 15), (1e2, 40), (1e4, 80), (1e7, 120)]:
+        for seed in range(5):
+            C = make_problem(1, 20, 30, seed=seed).cost[0]
+            _, _, steps, _ = project(-scale * C)
+            assert steps <= most, (scale, seed, int(steps))
+
+
+def test_max_iter_and_tolerance_end_the_projection() -> None:
+    A = -1e4 * make_problem(1, 20, 20, seed=1).cost
+    rows = torch.ones(1, 20, dtype=torch.bool)
+    _, _, full, residual = cpu.projection(A, rows, False, 1e-9, 500, "X")
+    assert 25 < full[0] < 500 and residual[0] <= 1e-9
+    for max_iter in (1, 3, 20, 25):
+        X, beta, steps, residual = cpu.projection(A, rows, False, 1e-9, max_iter, "X")
+        assert steps[0] == max_iter and residual[0] > 1e-9
+        assert_close(residual[0], (X[0].sum(1) - 1).abs().max())
+        assert X.min() >= 0 and (beta >= 0).all() and X[0].sum(0).max() <= 1 + 1e-12
+    mild = A / 1e4
+    tight, loose = (cpu.projection(mild, rows, False, tolerance, 500, "X") for tolerance in (1e-9, 0.1))
+    assert loose[2] < tight[2] and tight[3] < loose[3] <= 0.1
+
+
+def test_column_solve_is_exact() -> None:
+    """With one row fixed by hand: x = (0.6, 0.4) for entries 1.5 and 1.3 of one column, of which 0.9 is taken off."""
+    X, beta, _, _ = project(torch.tensor([[1.5, 0.0, -9.0], [1.3, -9.0, 0.0]], dtype=F64))
+    assert (
+        kkt_error(torch.tensor([[1.5, 0.0, -9.0], [1.3, -9.0, 0.0]], dtype=F64), X, beta, torch.ones(2).bool(), False)
+        < 1e-12
+    )
+    assert_close(X[:, 0].sum(), torch.tensor(1.0, dtype=F64))
+    assert beta[0] > 0 and (beta[1:] == 0).all()
+    assert newton.DIRECT_STEPS > 0 and kernels.LANES == 8
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+@pytest.mark.parametrize(("n", "m", "gamma"), [(1, 4, 0.5), (3, 3, 1.0), (4, 6, 0.3), (6, 11, 0.3), (5, 7, 2.0)])
+def test_solution_and_gradient_are_cvxpylayers(n: int, m: int, gamma: float) -> None:
+    """Which differentiates the same problem through its conic form, at points where the derivative exists."""
+    layers = pytest.importorskip("cvxpylayers.torch")
+    import cvxpy
+
+    c, x = cvxpy.Parameter((n, m)), cvxpy.Variable((n, m), nonneg=True)
+    value = cvxpy.sum(cvxpy.multiply(c, x)) + gamma / 2 * cvxpy.sum_squares(x)
+    constraints = [cvxpy.sum(x, axis=1) == 1, cvxpy.sum(x, axis=0) <= 1]
+    peer = layers.CvxpyLayer(cvxpy.Problem(cvxpy.Minimize(value), constraints), parameters=[c], variables=[x])
+    for seed in range(4):
+        C = make_problem(1, n, m, seed=seed).cost[0].requires_grad_()
+        X = functional.quadratic_matching(C, gamma)
+        weights = torch.randn_like(X)
+        (got,) = torch.autograd.grad((X * weights).sum(), C)
+        (theirs,) = peer(C, solver_args={"eps": 1e-10})
+        assert_close(X, theirs, rtol=0, atol=1e-6)
+        (want,) = torch.autograd.grad((theirs * weights).sum(), C)
+        assert_close(got, want, rtol=0, atol=1e-4)
+        assert want.abs().max() > 0.1
+
+
+def test_random_problems_of_any_kind() -> None:
+    """A last net: sizes, masks, forbidden pairs and options drawn at random, all kernels against the oracle."""
+    draw = random.Random(0)
+    for seed in range(60):
+        m = draw.randint(1, 20)
+        slack = draw.random() < 0.4
+        n = draw.randint(1, 12) if slack else draw.randint(1, min(m, 12))
+        share, masked = draw.choice([0, 0, 0.3, 0.8]), draw.random() < 0.4
+        p = make_problem(draw.randint(1, 2), n, m, forbidden=share, masked=masked, slack=slack, seed=seed)
+        options = (draw.randint(1, 6), draw.randint(1, 6), 10 ** draw.uniform(-2, 0.5))
+        average = draw.random() < 0.5
+        cost = p.cost.clone().requires_grad_()
+        solve_by_oracle = functools.partial(oracle_dmm, p, cost, average=average)
+        X = solve_by_oracle(n_grad=options[0], n_proj=options[1], step_size=options[2])
+        got, bits = dmm(p, *options, average)
+        assert_close(got, X.detach(), rtol=0, atol=1e-11)
+        grad = torch.randn_like(X)
+        (want,) = torch.autograd.grad(X, cost, grad, allow_unused=True) if X.requires_grad else (torch.zeros_like(X),)
+        assert_close(dmm_adjoint(p, bits, grad, *options, average), want, rtol=1e-9, atol=1e-9)
+        Y, beta, _, residuals = cpu.projection(-p.cost / options[2], p.templates, slack, 1e-9, 500, "X")
+        assert (residuals <= 1e-9).all()
+        for b in range(len(Y)):
+            assert kkt_error(-p.cost[b] / options[2], Y[b], beta[b], p.templates[b], slack) < 1e-8
