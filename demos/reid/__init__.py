@@ -1,0 +1,1 @@
+"""Features for re-identification, learnt through a matching layer and without one."""
