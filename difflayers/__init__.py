@@ -5,9 +5,9 @@ layers as modules, `MaskMatchingCost` a cost for matching, `functional` holds th
 kernels this machine runs, and `difflayers.verify` (extra ``difflayers[verify]``) solves the same problems with cvxpy.
 """
 
-from difflayers import functional
+from difflayers import functional, maxsat
 from difflayers._backends import backends
 from difflayers.nn import DMMMatching, MaskMatchingCost, QuadraticMatching, SATNet
 
-__all__ = ["DMMMatching", "MaskMatchingCost", "QuadraticMatching", "SATNet", "backends", "functional"]
+__all__ = ["DMMMatching", "MaskMatchingCost", "QuadraticMatching", "SATNet", "backends", "functional", "maxsat"]
 __version__ = "0.2.0"

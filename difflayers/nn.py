@@ -1,16 +1,19 @@
 """The layers as modules."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from difflayers import functional
+from difflayers.functional import Relation
 from difflayers.functional._checks import check_size
 from difflayers.functional._matching import check_dmm_options, check_gamma, check_solver_options
 from difflayers.functional._problems import check_unmatched_cost
 from difflayers.functional._satnet import check_options
 from difflayers.matching.cost import check_lam
+from difflayers.maxsat import Instance
 
 __all__ = ["DMMMatching", "MaskMatchingCost", "QuadraticMatching", "SATNet"]
 
@@ -38,6 +41,7 @@ class SATNet(nn.Module):
 
     Attributes:
         S: (n + 1 + aux, m), the learnable clause matrix: row 0 is the truth direction, then the variables, then aux.
+        fixed: columns that do not learn, (n + 1 + aux, clauses), or None: see `from_clauses`.
 
     Shapes:
         z (..., n) and is_input (..., n) to (..., n).
@@ -57,6 +61,7 @@ class SATNet(nn.Module):
 
     S: nn.Parameter
     input_mask: Tensor | None
+    fixed: Tensor | None
 
     def __init__(
         self,
@@ -91,6 +96,7 @@ class SATNet(nn.Module):
                 raise ValueError(f"input_mask must have shape ({n},); got {tuple(input_mask.shape)}")
             input_mask = (input_mask != 0).to(device)
         self.register_buffer("input_mask", input_mask, persistent=False)
+        self.register_buffer("fixed", None)
         self.S = nn.Parameter(torch.empty(n + 1 + aux, m, device=device, dtype=dtype))
         self.reset_parameters()
 
@@ -140,7 +146,7 @@ class SATNet(nn.Module):
                 )
             is_input = self.input_mask.expand(z.shape)
         return functional.satnet(
-            self.S,
+            self._matrix(),
             z,
             is_input,
             k=self.k,
@@ -151,9 +157,76 @@ class SATNet(nn.Module):
             return_info=return_info,
         )
 
+    @classmethod
+    def from_clauses(
+        cls,
+        clauses: Iterable[Sequence[int]] | Instance,
+        n: int | None = None,
+        *,
+        weights: Sequence[float] | None = None,
+        learnable: bool = False,
+        m: int = 0,
+        aux: int = 0,
+        **options: Any,
+    ) -> "SATNet":
+        r"""A layer whose rules are given: S is `functional.clauses_to_S`, fixed, or as a start.
+
+        Args:
+            clauses, n, weights: see `functional.clauses_to_S`.
+            learnable: S starts at the clauses and learns. False: they stay; only what `m` adds learns.
+            m: further columns, drawn at random as those of a fresh layer: rules to be learnt beside the given ones.
+            aux: auxiliary variables. Given clauses do not touch them.
+            options: the other arguments of `SATNet`, by name.
+
+        Returns:
+            A layer. With ``learnable=False`` and ``m=0`` it has no parameters that require a gradient. Fixed columns are in
+            the buffer `fixed` (n + 1 + aux, clauses), the others in the parameter `S`.
+
+        Raises:
+            TypeError, ValueError: see `functional.clauses_to_S`.
+
+        Example:
+            >>> import torch
+            >>> from difflayers import SATNet
+            >>> layer = SATNet.from_clauses([[-1, 2], [-2, 3]])     # 1 implies 2, 2 implies 3
+            >>> z, is_input = torch.tensor([[1.0, 0.5, 0.5]]), torch.tensor([[True, False, False]])
+            >>> layer(z, is_input, generator=torch.Generator().manual_seed(0)).round()
+            tensor([[1., 1., 1.]])
+        """
+        check_size("m", m, least=0)
+        given = functional.clauses_to_S(
+            clauses, n, weights=weights, aux=aux, dtype=options.get("dtype"), device=options.get("device")
+        )
+        n = given.shape[0] - 1 - aux
+        layer = cls(n, max(m, 1), aux, **options)
+        added = layer.S.detach()[:, :m]
+        if learnable:
+            layer.S = nn.Parameter(torch.cat((given, added), 1))
+        else:
+            layer.fixed = given
+            layer.S = nn.Parameter(added.clone(), requires_grad=m > 0)
+        layer.m = layer.S.shape[1]
+        return layer
+
+    def rules(self, top: int | None = 20, *, names: Sequence[str] | None = None, aux: bool = False) -> list[Relation]:
+        """The strongest relations between variables that the layer holds, given and learnt: see `functional.relations`.
+
+        Args:
+            top: how many; all if None.
+            names: of the n variables; "x1", "x2", ... if None.
+            aux: also relations with auxiliary variables.
+        """
+        return functional.relations(self._matrix(), self.n, top=top, names=names, aux=aux)
+
+    def _matrix(self) -> Tensor:
+        """The whole clause matrix: fixed columns, then S."""
+        return self.S if self.fixed is None else torch.cat((self.fixed, self.S), 1)
+
     def extra_repr(self) -> str:
         parts = [f"n={self.n}, m={self.m}, aux={self.aux}, k={self.k}"]
         parts.append(f"max_iter={self.max_iter}, eps={self.eps:g}, prox_lam={self.prox_lam:g}")
+        if self.fixed is not None:
+            parts.append(f"{self.fixed.shape[1]} fixed clauses")
         if self.input_mask is not None:
             parts.append(f"input_mask={int(self.input_mask.sum())} given")
         return ", ".join(parts)
@@ -251,7 +324,7 @@ class QuadraticMatching(nn.Module):
     Example:
         >>> import torch
         >>> from difflayers import QuadraticMatching
-        >>> QuadraticMatching(gamma=0.01)(torch.tensor([[0.1, 0.2, 0.9], [0.1, 0.5, 0.9]]))
+        >>> QuadraticMatching(gamma=0.01)(torch.tensor([[0.1, 0.2, 0.9], [0.1, 0.5, 0.9]])).round(decimals=4)
         tensor([[0., 1., 0.],
                 [1., 0., 0.]])
     """

@@ -23,7 +23,7 @@ def test_version_and_extras_are_those_of_the_metadata() -> None:
     metadata = importlib.metadata.metadata("difflayers")
     assert metadata["Version"] == difflayers.__version__
     assert metadata["License-Expression"] == "MIT"
-    assert set(metadata.get_all("Provides-Extra") or []) == {"cuda", "verify", "demos", "test", "docs"}
+    assert set(metadata.get_all("Provides-Extra") or []) == {"cuda", "verify", "demos", "maxsat", "test", "docs"}
 
 
 @pytest.mark.slow

@@ -212,10 +212,9 @@ def quadratic_matching(
     problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
     if isinstance(gamma, Tensor) and gamma.device.type not in ("cpu", cost.device.type):
         raise ValueError(f"gamma must be on the device of the cost, {cost.device}; got {gamma.device}")
-    allowed = problems.cost < math.inf
     if isinstance(gamma, Tensor):
         gamma = torch.where(gamma > 0, gamma, math.nan).to(problems.cost.dtype)
-    A = torch.where(allowed, -finite(problems.cost) / gamma, -math.inf)
+    A = torch.where(problems.cost == math.inf, -math.inf, -finite(problems.cost) / gamma)
     X, out, info = _project("cost / gamma", problems, A, tolerance, max_iter, require_convergence)
     if not return_info:
         return out

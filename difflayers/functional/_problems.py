@@ -33,7 +33,7 @@ def _largest(x: Tensor) -> Tensor:
 
 def finite(cost: Tensor) -> Tensor:
     """The cost with 0 where a pair is forbidden: a factor of X, which is 0 there."""
-    return torch.where(cost < math.inf, cost, 0)
+    return torch.where(cost == math.inf, 0, cost)
 
 
 def prepare(

@@ -1,0 +1,142 @@
+"""The MAXSAT solver's kernels, compiled by numba: a sparse sweep of the mixing method, counting, local search."""
+
+import numpy as np
+
+from difflayers._numba import helper_fast, kernel
+
+
+@helper_fast
+def _add(factor, x, out):
+    for c in range(len(out)):
+        out[c] += factor * x[c]
+
+
+@helper_fast
+def _normalise(g, v, change):
+    """v = -g / |g| and change = the new v less the old one; returns |g| and |change|^2."""
+    square = g.dtype.type(0)
+    for c in range(len(g)):
+        square += g[c] * g[c]
+    norm = np.sqrt(square)
+    moved = g.dtype.type(0)
+    if norm > 0:
+        for c in range(len(g)):
+            new = -g[c] / norm
+            change[c] = new - v[c]
+            v[c] = new
+            moved += change[c] * change[c]
+    else:  # a variable that nothing pulls at stays where it is
+        for c in range(len(g)):
+            change[c] = 0
+    return norm, moved
+
+
+@helper_fast
+def _dot(x, y):
+    total = x.dtype.type(0)
+    for c in range(len(x)):
+        total += x[c] * y[c]
+    return total
+
+
+@helper_fast
+def _pull(i, V, W, truth, starts, columns, values, long_starts, long_columns, long_values, long_square, g):
+    """g = sum over j != i of C_ij v_j, the truth direction v_T = e_0 included."""
+    for c in range(len(g)):
+        g[c] = 0
+    g[0] = truth[i]
+    for e in range(starts[i], starts[i + 1]):
+        _add(values[e], V[columns[e]], g)
+    for e in range(long_starts[i], long_starts[i + 1]):
+        _add(long_values[e], W[long_columns[e]], g)
+    if long_square[i] > 0:
+        _add(-long_square[i], V[i], g)
+
+
+@kernel
+def sweep(V, W, truth, starts, columns, values, long_starts, long_columns, long_values, long_square, first, last):
+    """Coordinate descent (algorithm 2 of SATNet) over rows first .. last - 1 of V (n, k), C sparse.
+
+    C_ij is in `starts`, `columns`, `values` (CSR) for short clauses; W (clauses, k) = S'V for long ones, without the truth
+    row, which `truth` has, is kept up to date. Returns by how much the objective fell, sum_i |g_i| |change of v_i|^2.
+    """
+    k = V.shape[1]
+    g, change = np.zeros(k, V.dtype), np.zeros(k, V.dtype)
+    decrease = 0.0
+    for i in range(first, last):
+        _pull(i, V, W, truth, starts, columns, values, long_starts, long_columns, long_values, long_square, g)
+        norm, moved = _normalise(g, V[i], change)
+        decrease += norm * moved
+        for e in range(long_starts[i], long_starts[i + 1]):
+            _add(long_values[e], change, W[long_columns[e]])
+    return decrease
+
+
+@kernel
+def pulls(V, W, truth, starts, columns, values, long_starts, long_columns, long_values, long_square, norms):
+    """norms (n,) = |g_i|, with V as it is. Returns sum_i g_i . v_i."""
+    g = np.zeros(V.shape[1], V.dtype)
+    total = 0.0
+    for i in range(V.shape[0]):
+        _pull(i, V, W, truth, starts, columns, values, long_starts, long_columns, long_values, long_square, g)
+        norms[i] = np.sqrt(_dot(g, g))
+        total += _dot(g, V[i])
+    return total
+
+
+@kernel
+def violated_weight(literals, offsets, weights, x):
+    """The weight of the clauses that x (n,), bool, leaves without a true literal."""
+    total = 0.0
+    for j in range(len(weights)):
+        satisfied = False
+        for e in range(offsets[j], offsets[j + 1]):
+            literal = literals[e]
+            if x[abs(literal) - 1] == (literal > 0):
+                satisfied = True
+                break
+        if not satisfied:
+            total += weights[j]
+    return total
+
+
+@kernel
+def local_search(literals, offsets, weights, starts, clauses, order, x):
+    """Flip variables of x in place, one at a time in the given order, while a flip lowers the violated weight.
+
+    starts (n + 1,) and clauses: the clauses of each variable, as signed numbers j + 1 (the literal's sign).
+    Ends where no single flip helps. Returns the violated weight.
+    """
+    m = len(weights)
+    true_literals = np.zeros(m, np.int32)
+    total = 0.0
+    for j in range(m):
+        for e in range(offsets[j], offsets[j + 1]):
+            literal = literals[e]
+            if x[abs(literal) - 1] == (literal > 0):
+                true_literals[j] += 1
+        if true_literals[j] == 0:
+            total += weights[j]
+    idle, at, n = 0, 0, len(order)
+    while idle < n:
+        i = order[at]
+        at = at + 1 if at + 1 < n else 0
+        gain, scale = 0.0, 0.0
+        for e in range(starts[i], starts[i + 1]):
+            j = abs(clauses[e]) - 1
+            is_true = x[i] == (clauses[e] > 0)
+            if is_true and true_literals[j] == 1:
+                gain -= weights[j]
+            elif not is_true and true_literals[j] == 0:
+                gain += weights[j]
+            scale += weights[j]
+        if gain > 1e-12 * scale:
+            for e in range(starts[i], starts[i + 1]):
+                j = abs(clauses[e]) - 1
+                true_literals[j] += -1 if x[i] == (clauses[e] > 0) else 1
+            x[i] = not x[i]
+            total -= gain
+            idle = 0
+        else:
+            idle += 1
+    return total
