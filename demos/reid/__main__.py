@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 PROGRAM = "python -m demos.reid"
 RUNS_NAME, SUMMARY_NAME, PICTURE_NAME = "runs.csv", "summary.csv", "accuracy.png"
 
-_EXPERIMENTS = ("labels", "outcomes")
+_EXPERIMENTS = ("labels", "outcomes", "counts")
 _METHODS = ("pairs", "structured", "hard", "rows", "sinkhorn", "dmm", "quadratic-0.05", "quadratic-1")
-_QUICK = {"seeds": 2, "train": (256,), "steps": 200, "tuning_worlds": 1, "test": 300}
-_FULL = {"seeds": 5, "train": (64, 256, 1024), "steps": 500, "tuning_worlds": 1, "test": 500}
+_QUICK = {"seeds": 2, "train": (256,), "steps": 150, "tuning_worlds": 1, "test": 300}
+_FULL = {"seeds": 5, "train": (64, 256, 1024), "steps": 400, "tuning_worlds": 1, "test": 500}
 
 _DESCRIPTION = """\
 Features for re-identification, learnt through a matching layer and without one.
@@ -40,6 +40,8 @@ experiments:
   labels          the true matches are known in training
   outcomes        only what became of each template's object, one of 3 things, is known; the
                   loss sees X P, the outcomes of the proposals pasted by the matching
+  counts          only how many of 4 templates had which outcome is known; the loss sees sums of
+                  4 rows of X P
 
 methods:
   pairs           binary cross-entropy of each pair by itself (of outcomes: do they agree?)
@@ -54,8 +56,8 @@ methods:
                   through QuadraticMatching(gamma)
 
 What goes through an X, rows included, has a choice of two losses, -log X or (X - X*)^2 (of
-outcomes: of X P). The loss, the learning rate and the first scale of the similarities are
-tuned over one grid, for each method and number of training problems, in a world of its own.
+outcomes: of X P; of counts: the square alone). The loss, the learning rate and the first scale of the similarities are
+tuned over one grid, for each method and number of training problems, in worlds of their own.
 
 examples:
   {PROGRAM}
@@ -68,7 +70,7 @@ def _default(name: str) -> str:
     quick, full = (
         " ".join(map(str, value)) if isinstance(value, tuple) else str(value) for value in (_QUICK[name], _FULL[name])
     )
-    return f"(default: {quick}; {full} with --full)"
+    return f"(default: {quick})" if quick == full else f"(default: {quick}; {full} with --full)"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -78,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--full", action="store_true", help="the sizes of the results in the documentation")
     parser.add_argument(
-        "--experiments", nargs="+", choices=_EXPERIMENTS, default=_EXPERIMENTS, metavar="NAME", help="(default: both)"
+        "--experiments", nargs="+", choices=_EXPERIMENTS, metavar="NAME", help="(default: all that the methods fit)"
     )
     parser.add_argument(
         "--methods", nargs="+", choices=_METHODS, default=_METHODS, metavar="NAME", help="(default: all)"
@@ -109,21 +111,26 @@ def build_parser() -> argparse.ArgumentParser:
     problems.add_argument("--proposals", type=int, default=12, metavar="M", help="N or more (default: %(default)s)")
     problems.add_argument("--cluster", type=int, default=3, help="objects that look alike (default: %(default)s)")
     problems.add_argument("--outcomes", type=int, default=3, help="how many there are (default: %(default)s)")
+    problems.add_argument(
+        "--group", type=int, default=4, help="templates whose outcomes are counted together (default: %(default)s)"
+    )
     return parser
 
 
 def _config(arguments: argparse.Namespace) -> Config:
     from demos.reid.data import Sizes
+    from demos.reid.model import EXPERIMENTS
     from demos.reid.train import Config
 
+    fitting = [name for name, methods in EXPERIMENTS.items() if set(methods) & set(arguments.methods)]
     preset: dict[str, Any] = dict(_FULL if arguments.full else _QUICK)
     preset |= {name: getattr(arguments, name) for name in preset if getattr(arguments, name) is not None}
     preset["train"] = tuple(preset["train"])
     return Config(
-        experiments=tuple(dict.fromkeys(arguments.experiments)),
+        experiments=tuple(name for name in _EXPERIMENTS if name in (arguments.experiments or fitting)),
         methods=tuple(arguments.methods),
         batch_size=arguments.batch_size,
-        sizes=Sizes(arguments.templates, arguments.proposals, arguments.cluster, arguments.outcomes),
+        sizes=Sizes(arguments.templates, arguments.proposals, arguments.cluster, arguments.outcomes, arguments.group),
         **preset,
     )
 

@@ -34,9 +34,11 @@ class Sizes:
     """Objects that look alike; the last cluster may be smaller."""
     outcomes: int = 3
     """How many things may become of an object."""
+    group: int = 4
+    """Templates whose outcomes are counted together; the last group may be smaller."""
 
     def __post_init__(self) -> None:
-        for name, lowest in (("templates", 1), ("proposals", 1), ("cluster", 1), ("outcomes", 2)):
+        for name, lowest in (("templates", 1), ("proposals", 1), ("cluster", 1), ("outcomes", 2), ("group", 1)):
             if getattr(self, name) < lowest:
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted {lowest} or more")
         if self.proposals < self.templates:
@@ -60,6 +62,7 @@ class Problems:
     """(B, m), int64: what became of the object in the proposal. Chosen at random: it has nothing to do with its looks."""
     template_outcome: Tensor
     """(B, n), int64: what became of the object in the template, `proposal_outcome` at `match`."""
+    sizes: Sizes
 
     def __len__(self) -> int:
         return len(self.match)
@@ -71,6 +74,7 @@ class Problems:
             self.match[index],
             self.proposal_outcome[index],
             self.template_outcome[index],
+            self.sizes,
         )
 
     def batches(self, size: int, steps: int, generator: torch.Generator) -> Iterator[Problems]:
@@ -95,7 +99,7 @@ def make_problems(seed: int, split: str, count: int, sizes: Sizes) -> Problems:
     drawn = [_draw(np.random.default_rng([seed, SPLITS[split], k]), sizes) for k in range(count)]
     first, second, match, outcome = (np.stack(arrays) for arrays in zip(*drawn, strict=True))
     inner, outer = _world(seed)
-    n, dims = sizes.templates, IDENTITY + NUISANCE
+    dims = IDENTITY + NUISANCE
 
     def look(table: np.ndarray) -> Tensor:
         seen = np.tanh(table[..., :dims] @ inner) @ outer + NOISE * table[..., dims:]
@@ -106,7 +110,8 @@ def make_problems(seed: int, split: str, count: int, sizes: Sizes) -> Problems:
         proposals=look(second),
         match=torch.from_numpy(match),
         proposal_outcome=torch.from_numpy(outcome),
-        template_outcome=torch.from_numpy(np.take_along_axis(outcome, match[:, :n], axis=1)),
+        template_outcome=torch.from_numpy(np.take_along_axis(outcome, match, axis=1)),
+        sizes=sizes,
     )
 
 

@@ -1,7 +1,7 @@
 """The features, and the ways to learn them.
 
 Similarities S = scale * cos(f(template), f(proposal)), the scale learnt too, are all that a method sees. Its loss is a
-function of S and of what is known of the batch: the true matches, or the outcomes alone.
+function of S and of what is known of the batch: the true matches, the outcomes alone, or counts of outcomes alone.
 """
 
 from __future__ import annotations
@@ -93,6 +93,17 @@ def _one_hot(index: Tensor, classes: int) -> Tensor:
     return nn.functional.one_hot(index, classes).to(torch.float32)
 
 
+def one_hot_outcomes(problems: Problems) -> tuple[Tensor, Tensor]:
+    """The outcomes of the templates, (B, n, outcomes), and P, those of the proposals, (B, m, outcomes)."""
+    classes = problems.sizes.outcomes
+    return _one_hot(problems.template_outcome, classes), _one_hot(problems.proposal_outcome, classes)
+
+
+def counts(outcomes: Tensor, group: int) -> Tensor:
+    """Sums over groups of templates, (B, groups, outcomes)."""
+    return torch.stack([part.sum(-2) for part in outcomes.split(group, -2)], dim=-2)
+
+
 def _agreement(problems: Problems) -> Tensor:
     """(B, n, m), bool: the pairs whose outcomes are the same, the true ones among them."""
     return problems.template_outcome[..., :, None] == problems.proposal_outcome[..., None, :]
@@ -118,11 +129,20 @@ def _outcomes(assignment: Assignment) -> dict[str, Loss]:
         return -assignment.log(S).masked_fill(~_agreement(problems), -math.inf).logsumexp(-1).mean()
 
     def square(S: Tensor, problems: Problems, net: Features) -> Tensor:
-        classes = 1 + int(problems.proposal_outcome.max())
-        pasted = assignment.X(S) @ _one_hot(problems.proposal_outcome, classes)
-        return (pasted - _one_hot(problems.template_outcome, classes)).square().sum(-1).mean()
+        truth, P = one_hot_outcomes(problems)
+        return (assignment.X(S) @ P - truth).square().sum(-1).mean()
 
     return {"log": log, "square": square}
+
+
+def _counts(assignment: Assignment) -> dict[str, Loss]:
+    """The sums of the rows of X P, group by group, against the counts of the outcomes of the templates."""
+
+    def square(S: Tensor, problems: Problems, net: Features) -> Tensor:
+        truth, P = one_hot_outcomes(problems)
+        return counts(assignment.X(S) @ P - truth, problems.sizes.group).square().sum(-1).mean()
+
+    return {"square": square}
 
 
 def _pairs_loss(S: Tensor, truth: Tensor, net: Features) -> Tensor:
@@ -178,5 +198,6 @@ EXPERIMENTS: dict[str, dict[str, Method]] = {
         "hard": Method("rows, labels by hungarian", {"log": _hard_loss}),
         **{name: Method(title, _outcomes(ASSIGNMENTS[name])) for name, title in _TITLES.items()},
     },
+    "counts": {name: Method(title, _counts(ASSIGNMENTS[name])) for name, title in _TITLES.items()},
 }
-"""By what is known in training, true matches or outcomes alone: the methods, by name."""
+"""By what is known in training: the methods, by name."""

@@ -21,13 +21,17 @@ _STYLES = {
     "quadratic-0.05": ("#f0b27a", "-", "v"),
     "quadratic-1": ("#d9622b", "-", "v"),
 }
-_TITLES = {"labels": "learnt from true matches", "outcomes": "learnt from outcomes alone: the loss sees X P"}
+_TITLES = {
+    "labels": "learnt from matches",
+    "outcomes": "learnt from outcomes",
+    "counts": "learnt from counts of outcomes",
+}
 
 
 def accuracy_png(table: list[dict[str, Any]], untrained: float, seeds: int) -> bytes:
     """Draw a summary (`train.summarize`), one panel an experiment; return a PNG."""
     experiments = list(dict.fromkeys(row["experiment"] for row in table))
-    figure = Figure(figsize=(5.6 * len(experiments), 5.2), dpi=120, layout="constrained")
+    figure = Figure(figsize=(4.4 * len(experiments), 5.2), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(experiments), sharey=True, squeeze=False)[0]
     counts = sorted({row["train"] for row in table})
@@ -57,7 +61,7 @@ def accuracy_png(table: list[dict[str, Any]], untrained: float, seeds: int) -> b
         axes.xaxis.set_minor_locator(NullLocator())
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False, fontsize=8.5)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), frameon=False, fontsize=8.5)
     panels[0].set_ylabel(f"templates matched rightly, unseen problems\n(mean and deviation, {seeds} seeds)")
     panels[0].yaxis.set_major_formatter(PercentFormatter(decimals=0))
     buffer = io.BytesIO()

@@ -12,11 +12,11 @@ import torch
 
 from demos.reid.__main__ import PICTURE_NAME, RUNS_NAME, SUMMARY_NAME, main
 from demos.reid.data import IDENTITY, NUISANCE, OBSERVED, Problems, Sizes, _draw, make_problems
-from demos.reid.model import ASSIGNMENTS, EXPERIMENTS, Features, log_sinkhorn
+from demos.reid.model import ASSIGNMENTS, EXPERIMENTS, Features, counts, log_sinkhorn
 from demos.reid.train import FIRST_TUNING_SEED, Config, Study, grid, score, summarize, train
 from difflayers import functional
 
-SIZES = Sizes(templates=3, proposals=5, cluster=2, outcomes=2)
+SIZES = Sizes(templates=3, proposals=5, cluster=2, outcomes=2, group=2)
 CONFIG = Config(
     experiments=("labels",),
     methods=("rows", "dmm"),
@@ -29,14 +29,14 @@ CONFIG = Config(
     sizes=SIZES,
 )
 TINY = [
-    *("--templates", "3", "--proposals", "5", "--cluster", "2", "--outcomes", "2", "--train", "4"),
-    *("--steps", "1", "--batch-size", "4", "--seeds", "2", "--test", "4"),
+    *("--templates", "3", "--proposals", "5", "--cluster", "2", "--outcomes", "2", "--group", "2"),
+    *("--train", "4", "--steps", "1", "--batch-size", "4", "--seeds", "2", "--test", "4"),
 ]
 CASES = [(experiment, name) for experiment, methods in EXPERIMENTS.items() for name in methods]
 
 
 def fields(problems: Problems) -> list[torch.Tensor]:
-    return list(vars(problems).values())
+    return [value for value in vars(problems).values() if isinstance(value, torch.Tensor)]
 
 
 # --- data ---------------------------------------------------------------------------------------------------
@@ -86,6 +86,7 @@ def test_batches_go_through_all_problems() -> None:
         ({"templates": 0}, "templates: got 0, wanted 1 or more"),
         ({"cluster": 0}, "cluster: got 0"),
         ({"outcomes": 1}, "outcomes: got 1, wanted 2 or more"),
+        ({"group": 0}, "group: got 0"),
     ],
 )
 def test_wrong_sizes(change: dict[str, int], message: str) -> None:
@@ -177,8 +178,19 @@ def test_score() -> None:
     problems = make_problems(0, "test", 10, SIZES)
     truth = torch.nn.functional.one_hot(problems.match, 5).float()
     perfect = score(truth, problems)
-    assert vars(perfect) == {"hungarian": 1, "greedy": 1, "argmax": 1, "outcome": 1}
+    assert vars(perfect) == {"hungarian": 1, "greedy": 1, "argmax": 1, "outcome": 1, "count": 1}
     assert score(-truth, problems).hungarian == 0
+    # Templates 0 and 1 are one group: exchanged, they are counted rightly.
+    swapped = score(truth[:, [1, 0, 2]], problems)
+    assert swapped.hungarian == pytest.approx(1 / 3) and swapped.count == 1
+    exchanged = problems.template_outcome[:, 0] != problems.template_outcome[:, 1]
+    assert swapped.outcome == pytest.approx(1 - 2 * exchanged.sum().item() / 30) and swapped.outcome < 1
+
+
+def test_counts() -> None:
+    outcomes = torch.tensor([[0, 2, 1, 1, 1]])
+    table = counts(torch.nn.functional.one_hot(outcomes, 3).float(), 3)
+    assert table.tolist() == [[[1, 1, 1], [0, 2, 0]]]
 
 
 def test_training_learns_and_is_deterministic() -> None:
@@ -290,11 +302,12 @@ def test_out_must_be_a_directory(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_no_matplotlib(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else found(name))
-    command = [*TINY, "--methods", "rows", "--experiments", "labels", "--out", str(tmp_path)]
+    command = [*TINY, "--methods", "hard", "--out", str(tmp_path)]  # which fits one experiment
     assert main(command) == 2
     assert "pip install 'difflayers[demos]', or pass --no-picture" in capsys.readouterr().err
     assert main([*command, "--no-picture"]) == 0
-    assert not (tmp_path / PICTURE_NAME).exists() and (tmp_path / SUMMARY_NAME).exists()
+    assert not (tmp_path / PICTURE_NAME).exists() and (tmp_path / RUNS_NAME).exists()
+    assert (tmp_path / SUMMARY_NAME).read_text().splitlines()[1].startswith("outcomes,hard,4,2,")
 
 
 def test_help_explains_methods_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:
@@ -302,5 +315,5 @@ def test_help_explains_methods_and_defaults(capsys: pytest.CaptureFixture[str]) 
         main(["--help"])
     text = capsys.readouterr().out
     assert end.value.code == 0
-    for name in {name for _, name in CASES} | {"--overwrite", "--full", "labels", "outcomes"}:
+    for name in {name for _, name in CASES} | {"--overwrite", "--full", "labels", "outcomes", "counts"}:
         assert name in text
