@@ -111,7 +111,7 @@ def check_unmatched_cost(value: float | Tensor | None) -> None:
     elif value is not None:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError(f"unmatched_cost must be a number or a tensor; got {type(value).__name__}")
-        if not math.isfinite(value):
+        if not -math.inf < value < math.inf:
             raise ValueError(f"unmatched_cost must be finite; got {value}")
 
 

@@ -50,7 +50,8 @@ def mask_iou(template_masks: Tensor, proposal_masks: Tensor) -> Tensor:
 
 
 def _products(r: Tensor, p: Tensor) -> Tensor:
-    with torch.autocast(r.device.type, enabled=False):  # counts of pixels do not fit half precision
+    device = "cpu" if r.is_meta else r.device.type  # autocast knows no meta
+    with torch.autocast(device, enabled=False):  # counts of pixels do not fit half precision
         return r @ p.mT
 
 

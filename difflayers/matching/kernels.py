@@ -356,6 +356,8 @@ def dmm(cost, n_grad, n_proj, step_size, average, slack, ticket, X, bits):
                 row_shift[a] = 0
             for turn in range(n_proj):
                 place = bits[b, step * n_proj + turn] if keep else scratch
+                for e in range((n_rows + 1) * blocks, place.size):  # of rows and columns that were left out
+                    place[e] = 0
                 for e in range(width):
                     column_sums[e] = 0
                 a = 0
