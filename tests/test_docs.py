@@ -13,7 +13,12 @@ import difflayers
 
 ROOT = Path(__file__).parents[1]
 MODULES = ["difflayers", "difflayers.nn", "difflayers.functional", "difflayers.verify", "difflayers._backends"]
-WITH_EXAMPLES = ["difflayers.nn", "difflayers.functional", "difflayers.verify", "difflayers._backends"]
+# Every module of the package with an example in it: doctest runs those of a module's own functions, not of imported ones.
+WITH_EXAMPLES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in (ROOT / "difflayers").rglob("*.py")
+    if ">>>" in path.read_text(encoding="utf-8")
+)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -22,6 +27,23 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 def test_docstring_examples(name: str) -> None:
     results = doctest.testmod(importlib.import_module(name))
     assert results.failed == 0 and results.attempted > 0
+
+
+def test_examples_are_found_where_they_are_written() -> None:
+    assert {
+        "difflayers._backends",
+        "difflayers.functional._assignment",
+        "difflayers.functional._matching",
+        "difflayers.functional._satnet",
+        "difflayers.matching.cost",
+        "difflayers.nn",
+        "difflayers.verify",
+    } <= set(WITH_EXAMPLES)
+    for path, item in public("difflayers.functional") + public("difflayers.nn") + public("difflayers.verify"):
+        if inspect.isfunction(item) or (inspect.isclass(item) and issubclass(item, torch.nn.Module)):
+            finder = doctest.DocTestFinder(recurse=False)
+            (found,) = finder.find(item, module=importlib.import_module(item.__module__))
+            assert (item.__module__ in WITH_EXAMPLES and found.examples) or item.__name__ == "default_k", path
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -62,18 +84,30 @@ def test_everything_public_has_a_docstring(name: str) -> None:
     ("function", "ignored"),
     [
         (difflayers.functional.satnet, set()),
-        (difflayers.SATNet, {"device", "dtype"}),  # "device, dtype: ..." shares a line
+        (difflayers.functional.dmm_matching, set()),
+        (difflayers.functional.quadratic_matching, set()),
+        (difflayers.functional.project_assignment, set()),
+        (difflayers.functional.hungarian, set()),
+        (difflayers.functional.greedy_matching, set()),
+        (difflayers.functional.mask_iou, set()),
+        (difflayers.functional.mask_matching_cost, set()),
+        (difflayers.SATNet, set()),
         (difflayers.SATNet.forward, {"self"}),
+        (difflayers.DMMMatching, set()),
+        (difflayers.DMMMatching.forward, {"self"}),
+        (difflayers.QuadraticMatching, set()),
+        (difflayers.QuadraticMatching.forward, {"self"}),
+        (difflayers.MaskMatchingCost, set()),
+        (difflayers.MaskMatchingCost.forward, {"self"}),
     ],
 )
 def test_every_argument_is_documented(function: object, ignored: set[str]) -> None:
-    arguments = inspect.getdoc(function).split("Args:")[1]  # type: ignore[union-attr]
+    arguments = re.split(r"\n(?:Returns|Raises|Shapes):", inspect.getdoc(function).split("Args:")[1])[0]  # type: ignore[union-attr]
     for name in inspect.signature(function).parameters:  # type: ignore[arg-type]
-        assert name in ignored or re.search(rf"^ +{name}(, \w+)*:", arguments, re.MULTILINE), name
-    if "device" in ignored:
-        assert re.search(r"^ +device, dtype:", arguments, re.MULTILINE)
+        assert name in ignored or re.search(rf"^ +(\w+, )*{name}(, \w+)*:", arguments, re.MULTILINE), name
 
 
 def test_names_at_the_top() -> None:
-    assert {"SATNet", "backends", "functional"} <= set(difflayers.__all__)
+    names = {"DMMMatching", "MaskMatchingCost", "QuadraticMatching", "SATNet", "backends", "functional"}
+    assert names <= set(difflayers.__all__) and all(hasattr(difflayers, name) for name in difflayers.__all__)
     assert re.fullmatch(r"\d+\.\d+\.\d+.*", difflayers.__version__)

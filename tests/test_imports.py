@@ -1,21 +1,31 @@
 """Importing the package needs nothing optional, and brings nothing optional along."""
 
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
 import difflayers
 
-OPTIONAL = ["cvxpy", "cvxpylayers", "matplotlib", "safetensors", "scipy", "torchvision", "tqdm"]
+OPTIONAL = ["cvxpy", "cvxpylayers", "matplotlib", "safetensors", "torchvision", "tqdm"]
 
 USE = """
 import torch, difflayers
-from difflayers import SATNet, functional
+from difflayers import DMMMatching, MaskMatchingCost, QuadraticMatching, SATNet, functional
 layer = SATNet(3, 4)
 out = layer(torch.tensor([[0.0, 1.0, 0.5]]), torch.tensor([[True, True, False]]))
 out.sum().backward()
 assert layer.S.grad is not None and "cpu" in str(difflayers.backends())
+features, masks = torch.randn(3, 4, requires_grad=True), torch.rand(3, 5, 5) < 0.5
+cost = MaskMatchingCost()(features, masks, features.detach().flip(0), masks.flip(0))
+(DMMMatching()(cost) + QuadraticMatching(1.0)(cost)).square().sum().backward()
+assert features.grad is not None
+assert functional.hungarian(cost).sum() == 3 and functional.greedy_matching(cost).sum() == 3
+sparse = torch.tensor([[0.0, float("inf")], [0.0, 0.0]])  # its feasibility is a question for scipy
+assert functional.dmm_matching(sparse).shape == (2, 2)
 """
 
 BLOCK = """
@@ -44,6 +54,16 @@ def test_works_without(name: str) -> None:
 def test_works_without_any_of_them() -> None:
     done = run(USE, blocked=[*OPTIONAL, "cuda", "tabulate"])
     assert done.returncode == 0, done.stderr
+
+
+def test_what_is_not_optional_is_a_dependency() -> None:
+    """scipy too: assignments of 0 and 1, and whether forbidden pairs leave one, are its."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    core = {re.match(r"[\w-]+", item)[0] for item in project["dependencies"]}  # type: ignore[index]
+    assert core == {"numba", "numpy", "scipy", "torch"} and not core & set(OPTIONAL)
+    assert any(item.startswith("cvxpylayers") for item in project["optional-dependencies"]["test"])
+    done = run(USE, blocked=["scipy"])
+    assert done.returncode != 0 and "No module named 'scipy" in done.stderr
 
 
 def test_blocking_blocks() -> None:

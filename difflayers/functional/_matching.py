@@ -203,10 +203,10 @@ def quadratic_matching(
     Example:
         >>> import torch
         >>> from difflayers import functional
-        >>> cost = torch.tensor([[0.1, 0.2, 0.9], [0.1, 0.3, 0.9]], requires_grad=True)
+        >>> cost = torch.tensor([[0.1, 0.2, 0.9], [0.1, 0.3, 0.9]])
         >>> functional.quadratic_matching(cost, gamma=1.0)
-        tensor([[0.4667, 0.4667, 0.0667],
-                [0.5000, 0.4000, 0.1000]], grad_fn=...)
+        tensor([[0.4750, 0.5250, 0.0000],
+                [0.5250, 0.4750, 0.0000]])
     """
     check_gamma(gamma)
     problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)

@@ -88,8 +88,8 @@ def mask_matching_cost(
         >>> from difflayers import functional
         >>> features, masks = torch.eye(2), torch.tensor([[[True, False]], [[False, True]]])
         >>> functional.mask_matching_cost(features, masks, features, masks, lam=0.3)
-        tensor([[-1., 0.],
-                [0., -1.]])
+        tensor([[-1., -0.],
+                [-0., -1.]])
     """
     check_lam(lam)
     for name, features, masks in (
