@@ -7,6 +7,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 import benchmarks.matching.cases
+import benchmarks.maxsat.cases
 import benchmarks.satnet.cases  # noqa: F401  (registers its cases)
 from benchmarks.registry import CASES, Row, machine
 
