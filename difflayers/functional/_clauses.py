@@ -53,6 +53,10 @@ def clauses_to_S(
                 [ 0.3536],
                 [-0.3536]])
     """
+    if isinstance(clauses, Instance) and not (n is None and weights is None):
+        raise ValueError(f"n and weights must be None with an Instance, which has its own; got {n!r} and {weights!r}")
+    if dtype is not None and not dtype.is_floating_point:
+        raise TypeError(f"dtype must be a floating one; got {dtype}")
     instance = clauses if isinstance(clauses, Instance) else Instance.from_clauses(clauses, n, weights)
     check_size("aux", aux, least=0)
     if instance.n < 1 or len(instance.weights) < 1:
@@ -155,6 +159,7 @@ def relations(
         `Relation`s, the strongest first; products of exactly 0 are none.
 
     Raises:
+        TypeError: S is not a tensor.
         ValueError: n or names do not fit S.
 
     Example:
@@ -164,6 +169,8 @@ def relations(
         ['earth is true (0.5)', 'rain differs from sun (0.5)']
     """
     check_size("n", n)
+    if not isinstance(S, Tensor):
+        raise TypeError(f"S must be a tensor; got {type(S).__name__}")
     if S.ndim != 2 or S.shape[0] < n + 1:
         raise ValueError(f"S must have shape (n + 1 + aux, m) with n = {n}; got {tuple(S.shape)}")
     if names is not None and len(names) != n:

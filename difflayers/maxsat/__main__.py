@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def improved(cost: float, hard_violations: int) -> None:
         if hard_violations == 0:
-            print(f"o {cost:g}" if cost != int(cost) else f"o {int(cost)}", flush=True)
+            print(f"o {cost:.12g}" if cost != int(cost) else f"o {int(cost)}", flush=True)
 
     try:
         instance = read(options.file)
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ImportError, OSError, TypeError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"c bound {solution.bound:g}, gap {solution.gap:g}, relaxation {solution.relaxation:.6g}")
+    print(f"c bound {solution.bound:.12g}, gap {solution.gap:.12g}, relaxation {solution.relaxation:.6g}")
     print(
         f"c {solution.sweeps} sweeps, {'converged' if solution.converged else 'not converged'}, {solution.seconds:.2f} s"
     )

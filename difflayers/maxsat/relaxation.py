@@ -78,7 +78,8 @@ def dual_bound(
     computed; beyond, it is bounded by Lanczos iterations from a random start, which is wrong with a probability below
     FAILURE (Kuczynski and Wozniakowski, SIAM J. Matrix Anal. Appl. 13(4), 1992, theorem 4.2). `steps` counts them.
     """
-    touched = np.flatnonzero((norms > 0) | (relaxation.truth != 0))
+    entries = np.diff(relaxation.pairs.indptr) + np.diff(relaxation.long.indptr)
+    touched = np.flatnonzero((norms > 0) | (relaxation.truth != 0) | (entries > 0))
     pairs, long = relaxation.pairs[touched][:, touched], relaxation.long[touched]
     diagonal = norms[touched] - relaxation.long_square[touched]
     # Gershgorin's bound on the rows of variables, and the truth row scaled to count no more than they do.

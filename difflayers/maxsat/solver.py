@@ -51,7 +51,7 @@ class Solution:
     @property
     def optimal(self) -> bool:
         """Whether the assignment is proved to be optimal."""
-        return self.hard_violations == 0 and self.gap <= 1e-9 * max(1.0, abs(self.cost))
+        return self.hard_violations == 0 and self.gap <= 1e-9 * self.cost
 
 
 def solve(
@@ -183,8 +183,10 @@ def _instance(problem: Any, n: int | None, weights: Sequence[float] | None) -> I
 def _bar(steps: range, progress: bool, name: str) -> Iterable[int]:
     if not progress:
         return steps
-    from tqdm import tqdm
-
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError("progress needs tqdm: pip install 'difflayers[maxsat]'") from error
     return tqdm(steps, desc=name, leave=False)
 
 
