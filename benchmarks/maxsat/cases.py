@@ -5,11 +5,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.registry import Row, case
+from benchmarks.registry import Row, case, run_alone
 from difflayers import maxsat
 from difflayers.maxsat import kernels
 from difflayers.maxsat.solver import _Search
@@ -92,3 +93,38 @@ def random_instances() -> Iterator[Row]:
                 "sweeps": solution.sweeps,
                 "seconds": solution.seconds,
             }
+
+
+_LARGE = """
+import json, resource, sys
+sys.path.insert(0, {root!r})
+import numpy as np, torch
+from difflayers import maxsat
+draw = np.random.default_rng(0)
+clauses = draw.integers(1, {n} + 1, ({m}, 3)) * draw.choice([-1, 1], ({m}, 3))
+instance = maxsat.Instance.from_clauses(clauses.tolist(), {n})
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+times = []
+for sweeps in (1, 21):
+    solution = maxsat.solve(instance, max_iter=sweeps, rounds=1, generator=torch.Generator().manual_seed(0))
+    times.append(solution.seconds)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps([(times[1] - times[0]) / 20, times[0], peak, before / 1024, solution.cost]))
+"""
+
+
+@case("maxsat-large")
+def large() -> Iterator[Row]:
+    """10^5 variables and 10^6 literals, MAX-3-SAT: seconds a sweep and for the rest, peak memory of the process."""
+    n, m = 100_000, 333_334
+    root = str(Path(__file__).parents[2])
+    sweep, rest, peak, before, cost = json.loads(run_alone(_LARGE.format(root=root, n=n, m=m)))
+    yield {
+        "n": n,
+        "clauses": m,
+        "seconds a sweep": sweep,
+        "seconds for the rest": rest,
+        "peak_mb": peak,
+        "peak_mb before": before,
+        "value after 21 sweeps": cost,
+    }
