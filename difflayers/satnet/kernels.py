@@ -575,6 +575,26 @@ def _output_pull(V, grad, b, free, n_free, scale, x):
         x[f, 0] = pull * sine
 
 
+@helper
+def _unit_scale(x, n_free):
+    """Divide x by a power of two that brings its largest entry near 1, and return that; its squares then neither vanish
+    nor overflow, whatever the scale of the loss."""
+    largest = 0.0
+    for i in range(n_free):
+        for c in range(x.shape[1]):
+            largest = max(largest, abs(x[i, c]))
+    if not 0 < largest < math.inf:
+        return x.dtype.type(1)
+    exponent = math.frexp(largest)[1]
+    size = x.dtype.type(math.ldexp(1.0, exponent))
+    if not size < math.inf:
+        return x.dtype.type(1)
+    for i in range(n_free):
+        for c in range(x.shape[1]):
+            x[i, c] = x[i, c] / size
+    return size
+
+
 @helper_fast
 def _advance(alpha, y, q, u, r, n_free):
     """u += alpha y and r -= alpha q; returns |r|^2."""
@@ -654,6 +674,7 @@ def adjoint(S, C, V, norms, given, grad, prox_lam, max_iter, tolerance, room, ti
                 v[f, c] = V[b, free[f], c]
         _clear(u, n_free)
         _output_pull(V, grad, b, free, n_free, scale, s)
+        size = _unit_scale(s, n_free)
         _triangular_solve(
             False, gram, a, a_cols, rows, n_free, scale, v, s, zero, unused, r, w, tile, change, coefficient, lanes
         )
@@ -677,4 +698,4 @@ def adjoint(S, C, V, norms, given, grad, prox_lam, max_iter, tolerance, room, ti
             iterations[b] += 1
         for f in range(n_free):
             for c in range(k):
-                U[b, free[f], c] = u[f, c]
+                U[b, free[f], c] = u[f, c] * size

@@ -361,3 +361,17 @@ def test_the_backward_solve_stops_where_it_says(tolerance: float) -> None:
             first = sweep_decrease(p, V[b], lengths[b], p.given[b], dz[b], torch.zeros_like(u))
             last = sweep_decrease(p, V[b], lengths[b], p.given[b], dz[b], u)
             assert 0 < iterations[b] < 100 and last <= tolerance * first * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("exponent", [-120, -100, -75, -60, -20, 20, 60, 100])
+@pytest.mark.parametrize("given", [0.0, 0.4])
+def test_gradients_scale_with_the_loss_however_small_or_large(given: float, exponent: int) -> None:
+    """In float32 squares of 2^-75 vanish and those of 2^64 overflow: a chain of layers gets there."""
+    p = make_problem(4, 9, 8, 3, 8, share_given=given, seed=1).to(torch.float32)
+    dz = torch.randn_like(p.z)
+    _, V, norms, _, _ = cpu.mixing(*p, 40, 1e-4)
+    want = cpu.adjoint(p.S, V, norms, p.given, dz, 1e-2, 40, 1e-4)
+    scale = 2.0**exponent
+    got = cpu.adjoint(p.S, V, norms, p.given, dz * scale, 1e-2, 40, 1e-4)
+    # a power of two changes no digit, but for what falls below the smallest normal number
+    assert_close(got, want * scale, rtol=0, atol=2.0**-126 if exponent < -90 else 0)
