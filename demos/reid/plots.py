@@ -54,7 +54,13 @@ def accuracy_png(table: list[dict[str, Any]], untrained: float, seeds: int) -> b
             )
         axes.axhline(100 * untrained, color="#8a8f98", linewidth=0.8)
         axes.annotate(
-            "observations as they are", (0.01, 100 * untrained), xycoords=("axes fraction", "data"), fontsize=8
+            "observations as they are",
+            (0.99, 100 * untrained),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            xytext=(0, 2),
+            ha="right",
+            fontsize=8,
         )
         axes.set(xscale="log", xlabel="training problems", title=_TITLES[experiment])
         axes.set_xticks(counts, [f"{count:,}" for count in counts])
