@@ -1,0 +1,148 @@
+"""`python -m difflayers.maxsat`: what it prints, where, and its exit codes."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from maxsat_problems import naive_cost, random_clauses
+
+from difflayers.maxsat.__main__ import main
+
+
+def write(path: Path, clauses: list[list[int]], weights: list[str] | None = None) -> str:
+    """A .cnf, or a .wcnf of the new format."""
+    lines = [f"{weight} " for weight in weights] if weights else [""] * len(clauses)
+    text = "".join(f"{w}{' '.join(map(str, c))} 0\n" for w, c in zip(lines, clauses, strict=True))
+    path.write_text(text if weights else f"p cnf {max(abs(x) for c in clauses for x in c)} {len(clauses)}\n{text}")
+    return str(path)
+
+
+def output(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> dict[str, list[str]]:
+    """The lines printed, by their first letter; nothing is printed to the standard error."""
+    assert main(list(arguments)) == code
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines: dict[str, list[str]] = {letter: [] for letter in "cosv"}
+    for line in out.splitlines():
+        letter, _, rest = line.partition(" ")
+        lines[letter].append(rest)
+    return lines
+
+
+def test_as_a_command(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wcnf", [[1, 2], [-1], [-2]], ["h", "2", "3"])
+    done = subprocess.run(
+        [sys.executable, "-m", "difflayers.maxsat", path], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    *comments, state, values = done.stdout.splitlines()
+    assert (state, values) == ("s OPTIMUM FOUND", "v 10")
+    assert comments[0] == "c 2 variables, 1 hard and 2 soft clauses" and "o 2" in comments
+    assert "c bound 2, gap 0, relaxation 2" in comments
+    assert re.fullmatch(r"c \d+ sweeps, converged, \d+\.\d\d s", comments[-1])
+
+
+def test_lines_agree_with_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clauses, weights = random_clauses(30, 200, (1, 2, 3), seed=1)
+    lines = output(capsys, write(tmp_path / "a.wcnf", clauses, [f"{weight:g}" for weight in weights]))
+    costs = [int(cost) for cost in lines["o"]]
+    assert costs == sorted(set(costs), reverse=True) and costs
+    assert lines["s"] == ["SATISFIABLE"]
+    (values,) = lines["v"]
+    assert len(values) == 30
+    assert naive_cost(clauses, weights, [value == "1" for value in values]) == (costs[-1], 0)
+    (bound,) = re.findall(r"bound (\d+), gap (\d+)", "\n".join(lines["c"]))
+    assert int(bound[0]) + int(bound[1]) == costs[-1] and int(bound[1]) > 0
+
+
+def test_variables_without_clauses_have_values_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.cnf"
+    path.write_text("p cnf 5 1\n-1 0\n")
+    (values,) = output(capsys, str(path))["v"]
+    assert len(values) == 5 and values[0] == "0"
+
+
+def test_costs_are_printed_in_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "a.wcnf", [[1], [-1]], ["12345678.25", "123456789"])
+    assert output(capsys, path)["o"][-1] == "12345678.25"
+    path = write(tmp_path / "b.wcnf", [[1], [-1]], ["12345678", "123456789"])
+    assert output(capsys, path)["o"][-1] == "12345678"
+
+
+def test_hard_clauses_that_contradict_each_other_are_unknown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = output(capsys, write(tmp_path / "a.wcnf", [[1], [-1], [2]], ["h", "h", "3"]))
+    assert lines["s"] == ["UNKNOWN"] and "1 hard clauses violated" in lines["c"]
+    assert not lines["o"] and not lines["v"]
+
+
+def test_options_reach_the_solver(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clauses, weights = random_clauses(60, 400, (2, 3), seed=1)
+    path = write(tmp_path / "a.wcnf", clauses, [f"{weight:g}" for weight in weights])
+
+    def run(*options: str) -> tuple[str, int, str]:
+        lines = output(capsys, path, *options)
+        (sweeps,) = re.findall(r"(\d+ sweeps, (?:not )?converged)", "\n".join(lines["c"]))
+        return sweeps, int(lines["o"][-1]), lines["v"][0]
+
+    default = run()
+    assert run("--seed", "0", "--quiet") == default
+    seeds = [run("--seed", seed, "--rounds", "1", "--no-local-search")[2] for seed in "001"]
+    assert seeds[0] == seeds[1] != seeds[2]
+    assert run("--max-iter", "2")[0] == "2 sweeps, not converged"
+    assert int(run("--eps", "0.1")[0].split()[0]) < int(default[0].split()[0])
+    assert run("--rounds", "1", "--no-local-search")[1] > run("--no-local-search")[1] > default[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "options", "message"),
+    [
+        ("none.cnf", None, [], r"error: path must be a file; there is no '.*none\.cnf'"),
+        ("a.txt", "1 0\n", [], r"error: path must end in \.cnf or \.wcnf, before a compression's ending; got 'a\.txt'"),
+        ("a.cnf", "hello\n", [], r"error: path must be a DIMACS file; 'a\.cnf' is not: .*"),
+        ("a.wcnf", "hello\n", [], r"error: path must be a DIMACS file; 'a\.wcnf' is not: .*"),
+        ("a.cnf", "1 0\n", ["--rounds", "0"], "error: rounds must be at least 1; got 0"),
+        ("a.cnf", "1 0\n", ["--eps", "nan"], "error: eps must be finite and at least 0; got nan"),
+    ],
+)
+def test_errors_are_one_line_in_plain_words(
+    name: str, text: str | None, options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    assert main([str(tmp_path / name), *options]) == 2
+    out, err = capsys.readouterr()
+    assert re.fullmatch(message + "\n", err) and not re.search(r"^[osv]", out, re.MULTILINE)
+
+
+def test_a_wrong_command_line_shows_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["a.cnf", "--rounds", "many"], ["a.cnf", "--unheard-of"]):
+        with pytest.raises(SystemExit) as error:
+            main(arguments)
+        assert error.value.code == 2
+        assert "usage: python -m difflayers.maxsat" in capsys.readouterr().err
+
+
+def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(["--help"])
+    assert error.value.code == 0
+    out = capsys.readouterr().out
+    for option in ("FILE", "--rounds", "--max-iter", "--eps", "--no-local-search", "--seed", "--quiet"):
+        assert option in out
+
+
+def test_progress_bars_are_for_terminals(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.cnf", random_clauses(20, 80, (2, 3))[0])
+    assert main([path]) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert main([path]) == 0
+    assert "hyperplanes" in capsys.readouterr().err
+    assert main([path, "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
