@@ -143,7 +143,7 @@ class Relation(NamedTuple):
 def relations(
     S: Tensor, n: int, *, top: int | None = 20, names: Sequence[str] | None = None, aux: bool = False
 ) -> list[Relation]:
-    """The strongest relations between variables in a clause matrix, given or learnt: the largest |s_i . s_j|.
+    """The strongest relations between variables in a clause matrix, given or learnt: the largest products s_i . s_j, by size.
 
     The objective has the term 2 (s_i . s_j)(v_i . v_j): a negative product pulls the two vectors together (equal), a
     positive one apart (different). With the truth direction, row 0, that is "true" and "false".
@@ -156,7 +156,7 @@ def relations(
         aux: also relations with auxiliary rows, "aux1", "aux2", ...
 
     Returns:
-        `Relation`s, the strongest first; products of exactly 0 are none.
+        A list of `Relation`, the strongest first; products of exactly 0 are none.
 
     Raises:
         TypeError: S is not a tensor.

@@ -98,7 +98,7 @@ def dmm_matching(
     by n_grad steps :math:`X \leftarrow D(X - \eta C)`, where D is n_proj rounds of Dykstra's projections (signs, columns,
     rows, in this order, the corrections starting at 0 in each D). The result is the mean of the iterates, and the gradient
     that of this computation, step by step, the start held constant. Rows sum to 1 exactly; columns and signs are met the
-    better the larger n_proj is.
+    better the larger n_proj is: clamp X before you take a logarithm.
 
     Args:
         cost: (..., n, m), float32 or float64: C_ij, the cost of matching template i to proposal j. +inf forbids a pair:
