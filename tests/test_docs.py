@@ -10,9 +10,17 @@ import pytest
 import torch
 
 import difflayers
+import difflayers.maxsat
 
 ROOT = Path(__file__).parents[1]
-MODULES = ["difflayers", "difflayers.nn", "difflayers.functional", "difflayers.verify", "difflayers._backends"]
+MODULES = [
+    "difflayers",
+    "difflayers.nn",
+    "difflayers.functional",
+    "difflayers.maxsat",
+    "difflayers.verify",
+    "difflayers._backends",
+]
 # Every module of the package with an example in it: doctest runs those of a module's own functions, not of imported ones.
 WITH_EXAMPLES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -44,6 +52,10 @@ def test_examples_are_found_where_they_are_written() -> None:
             finder = doctest.DocTestFinder(recurse=False)
             (found,) = finder.find(item, module=importlib.import_module(item.__module__))
             assert (item.__module__ in WITH_EXAMPLES and found.examples) or item.__name__ == "default_k", path
+
+
+def test_examples_of_the_maxsat_modules_are_among_them() -> None:
+    assert {"difflayers.functional._clauses", "difflayers.maxsat.solver"} <= set(WITH_EXAMPLES)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -91,6 +103,13 @@ def test_everything_public_has_a_docstring(name: str) -> None:
         (difflayers.functional.greedy_matching, set()),
         (difflayers.functional.mask_iou, set()),
         (difflayers.functional.mask_matching_cost, set()),
+        (difflayers.functional.clauses_to_S, set()),
+        (difflayers.functional.hyperplane_rounding, set()),
+        (difflayers.functional.relations, set()),
+        (difflayers.maxsat.solve, set()),
+        (difflayers.maxsat.Instance.from_clauses, set()),
+        (difflayers.SATNet.from_clauses, set()),
+        (difflayers.SATNet.rules, {"self"}),
         (difflayers.SATNet, set()),
         (difflayers.SATNet.forward, {"self"}),
         (difflayers.DMMMatching, set()),

@@ -10,7 +10,7 @@ import pytest
 
 import difflayers
 
-OPTIONAL = ["cvxpy", "cvxpylayers", "matplotlib", "safetensors", "torchvision", "tqdm"]
+OPTIONAL = ["cvxpy", "cvxpylayers", "matplotlib", "pysat", "safetensors", "torchvision", "tqdm"]
 
 USE = """
 import torch, difflayers
@@ -26,6 +26,9 @@ assert features.grad is not None
 assert functional.hungarian(cost).sum() == 3 and functional.greedy_matching(cost).sum() == 3
 sparse = torch.tensor([[0.0, float("inf")], [0.0, 0.0]])  # its feasibility is a question for scipy
 assert functional.dmm_matching(sparse).shape == (2, 2)
+from difflayers import maxsat
+assert maxsat.solve([[1, 2], [-1, 2], [1, -2], [-1, -2]]).optimal
+assert str(SATNet.from_clauses([[1]]).rules()[0]) == "x1 is true (0.5)"
 """
 
 BLOCK = """
@@ -91,6 +94,24 @@ def test_verify_without_cvxpy_says_what_to_install() -> None:
     done = run("import difflayers.verify", blocked=["cvxpy"])
     assert done.returncode != 0
     assert "ImportError: difflayers.verify needs cvxpy: pip install 'difflayers[verify]'" in done.stderr
+
+
+def test_reading_dimacs_without_python_sat_says_what_to_install() -> None:
+    done = run("from difflayers import maxsat\nmaxsat.read('a.cnf')", blocked=["pysat"])
+    assert done.returncode != 0
+    assert "ImportError: reading DIMACS files needs python-sat: pip install 'difflayers[maxsat]'" in done.stderr
+
+
+def test_the_maxsat_command_without_python_sat_says_so_in_one_line() -> None:
+    done = run("from difflayers.maxsat.__main__ import main\nsys.exit(main(['a.cnf']))", blocked=["pysat"])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: reading DIMACS files needs python-sat: pip install 'difflayers[maxsat]'\n"
+
+
+def test_progress_bars_without_tqdm_say_what_to_install() -> None:
+    done = run("from difflayers import maxsat\nmaxsat.solve([[1]], progress=True)", blocked=["tqdm"])
+    assert done.returncode != 0
+    assert "ImportError: progress needs tqdm: pip install 'difflayers[maxsat]'" in done.stderr
 
 
 def test_backends_is_data_and_a_table() -> None:
