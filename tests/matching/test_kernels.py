@@ -435,6 +435,22 @@ def test_gradient_at_a_kink_is_a_generalised_jacobian(name: str) -> None:
         assert float(J.trace()) == pytest.approx(free, abs=1e-8), "its rank is the number of directions left"
 
 
+@pytest.mark.parametrize("name", ["random", "integers", "two kinds of rows", "repeated rows", "bits"])
+@pytest.mark.parametrize(("n", "m"), [(13, 13), (20, 20), (19, 31)])
+def test_gradient_where_many_constraints_depend_on_each_other(n: int, m: int, name: str) -> None:
+    """Each connected part of the support whose columns are all full has one constraint too many; rounding must not see one."""
+    for seed in range(3):
+        C = degenerate(name, n, m, seed=seed)
+        for scale in (3.0, 30.0):
+            X, beta, _, _ = project(-scale * C)
+            G = torch.randn(n, m, dtype=F64)
+            J = cpu.projection_adjoint(X[None], beta[None], G[None])
+            assert_close(cpu.projection_adjoint(X[None], beta[None], J), J, rtol=0, atol=1e-9)
+            assert J.sum(2).abs().max() < 1e-9 and (J[0][:, beta > 0].sum(0).abs() < 1e-9).all()
+            normal = G - J[0]
+            assert abs(float((normal * J[0]).sum())) < 1e-8 * float(G.square().sum()), "what is left is orthogonal"
+
+
 def test_projection_needs_few_steps() -> None:
     """Newton's, not a first-order method's; also near a vertex, where the direct way takes many."""
     for scale, most in [(1.0, 15), (1e2, 40), (1e4, 80), (1e7, 120)]:
