@@ -214,7 +214,11 @@ def quadratic_matching(
         raise ValueError(f"gamma must be on the device of the cost, {cost.device}; got {gamma.device}")
     if isinstance(gamma, Tensor):
         gamma = torch.where(gamma > 0, gamma, math.nan).to(problems.cost.dtype)
-    A = torch.where(problems.cost == math.inf, -math.inf, -finite(problems.cost) / gamma)
+    A = -finite(problems.cost) / gamma
+    A = torch.where(
+        A.isinf() & problems.cost.isfinite(), math.nan, A
+    )  # an overflow is no forbidden pair: the solver refuses NaN
+    A = torch.where(problems.cost == math.inf, -math.inf, A)
     X, out, info = _project("cost / gamma", problems, A, tolerance, max_iter, require_convergence)
     if not return_info:
         return out
@@ -257,9 +261,9 @@ def project_assignment(
        Y^\top \mathbf 1 \le \mathbf 1
 
     by a semismooth Newton method on the dual (after Li, Sun, Toh), which ends at machine precision after a few steps: signs
-    and columns are exact, rows within the tolerance. The gradient is the generalised Jacobian of the projection (Han and
-    Sun), an orthogonal projector itself: the derivative wherever there is one, and at kinks one of its limits. It can be
-    differentiated again.
+    are exact, columns to rounding, rows within the tolerance. The gradient is the generalised Jacobian of the projection
+    (Han and Sun), an orthogonal projector itself: the derivative wherever there is one, and at kinks one of its limits. It
+    can be differentiated again.
 
     Args:
         X: (..., n, m), float32 or float64. -inf forbids a pair.

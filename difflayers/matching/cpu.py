@@ -21,6 +21,12 @@ def dmm(
     """`op.dmm`: the unrolled solver for a batch."""
     cost, templates = cost.detach().contiguous(), templates.contiguous()
     check_problems("cost", cost, templates, slack)
+    limit, values = torch.finfo(cost.dtype).max / max(1.0, 4 * step_size), cost.numpy()
+    if ((values < -limit) | ((values > limit) & (values < np.inf))).any():
+        raise ValueError(
+            f"step_size * cost must be representable in {cost.dtype}; got step_size {step_size} and finite costs beyond "
+            f"{limit:.3g}: scale the cost"
+        )
     X = torch.empty_like(cost)
     bits = torch.empty(bits_shape(cost.shape, n_grad * n_proj if keep else 0), dtype=torch.uint8)
     operations = 4.0 * n_grad * n_proj * cost.numel()

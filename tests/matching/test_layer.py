@@ -829,3 +829,12 @@ def test_quadratic_objective_is_at_most_that_of_any_assignment(
     linear = info.objective - gamma / 2 * len(C)
     X = functional.hungarian(C, unmatched_cost=unmatched)
     assert linear <= (C * X).sum() + (len(C) - X.sum()) * (unmatched or 0) + 1e-8
+
+
+def test_overflow_is_an_error_and_not_a_forbidden_pair_or_garbage() -> None:
+    cost = torch.tensor([[1.0, 3e38], [2.0, 1.0]])
+    with pytest.raises(ValueError, match="cost / gamma must be finite"):
+        functional.quadratic_matching(cost, 1e-3)
+    with pytest.raises(ValueError, match=r"step_size \* cost must be representable in torch.float32"):
+        functional.dmm_matching(cost, step_size=100.0)
+    assert functional.dmm_matching(cost / 2).isfinite().all()

@@ -248,6 +248,30 @@ def test_any_multipliers_give_a_bound(long: int, dense: int, monkeypatch: pytest
         assert bound <= mixing(instance).value()[0] + 1e-9
 
 
+@pytest.mark.parametrize("dense", [3000, 0], ids=["eigenvalue", "lanczos"])
+def test_the_bound_holds_where_the_truth_row_is_the_longest(dense: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Single literals only: the truth direction pulls at all variables, and each of them at it alone."""
+    monkeypatch.setattr(relaxation, "DENSE", dense)
+    for seed in range(10):
+        clauses, weights = random_clauses(9, 30, (1,), floats=True, seed=seed)
+        instance = Instance.from_clauses(clauses, 9, weights)
+        optimum = enumerated_optimum(clauses, weights, 9)
+        for sweeps in (0, 1):
+            bound = raw_bound(mixing(instance, unit_vectors(9, 8, seed)) if sweeps == 0 else descended(instance, 1))
+            assert bound <= optimum + 1e-9
+            if sweeps == 1 and dense:
+                assert bound == pytest.approx(optimum, rel=1e-6)
+
+
+def test_a_variable_that_nothing_pulls_at_leaves_w_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relaxation, "LONG", 0)
+    state = mixing(Instance.from_clauses([[1], [2], [-2]]), unit_vectors(2, 8))
+    before = state.V[1].copy()
+    state.sweep(0.0)
+    assert state.value()[1][1] == 0 and np.array_equal(state.V[1], before)
+    assert_allclose(state.W, state.relaxation.long.T @ state.V, atol=1e-12)
+
+
 @pytest.mark.parametrize("sweeps", [3, 100])
 @pytest.mark.parametrize("hard", [0.0, 0.3])
 def test_lanczos_is_below_the_eigenvalue_and_not_far(hard: float, sweeps: int, monkeypatch: pytest.MonkeyPatch) -> None:
