@@ -314,6 +314,30 @@ def test_smallest_eigenvalue_is_a_number_below(size: int, monkeypatch: pytest.Mo
             assert found > eigenvalues[0] - 0.05 * (above - eigenvalues[0])
 
 
+@PATHS
+def test_lanczos_is_given_the_dense_matrix_and_a_number_above_it(long: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relaxation, "LONG", long)
+    seen: list[float] = []
+
+    def exact(product: Callable[..., np.ndarray], size: int, above: float, *rest: object) -> float:
+        A = np.stack([product(row) for row in np.eye(size)])
+        assert_allclose(A, A.T, atol=1e-12)
+        eigenvalues = np.linalg.eigvalsh(A)
+        assert above >= eigenvalues[-1]
+        seen.append(eigenvalues[0])
+        return seen[-1]
+
+    monkeypatch.setattr(relaxation, "_smallest_eigenvalue", exact)
+    for seed in range(12):
+        lengths = [(1,), (2,), (1, 2, 3), (1, 4)][seed % 4]
+        state = descended(example(seed, lengths=lengths, hard=0.2 * (seed % 3)), seed % 3)
+        monkeypatch.setattr(relaxation, "DENSE", 3000)
+        want = raw_bound(state)
+        monkeypatch.setattr(relaxation, "DENSE", 0)
+        assert raw_bound(state) == pytest.approx(want, rel=1e-9)
+    assert len(seen) == 12 and min(seen) < -1e-3
+
+
 def test_lanczos_ends_early_in_an_invariant_space() -> None:
     found = relaxation._smallest_eigenvalue(lambda x: 2 * x, 200, 5.0, np.random.default_rng(0), range)
     assert 1.9 < found < 2
