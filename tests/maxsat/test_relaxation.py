@@ -263,6 +263,18 @@ def test_the_bound_holds_where_the_truth_row_is_the_longest(dense: int, monkeypa
                 assert bound == pytest.approx(optimum, rel=1e-6)
 
 
+@pytest.mark.parametrize("dense", [3000, 0], ids=["eigenvalue", "lanczos"])
+@pytest.mark.parametrize("n", [2, 9, 60])
+def test_the_bound_holds_at_vectors_that_ignore_the_truth(n: int, dense: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The truth row's multiplier is then 0, and all of the bound is its share of the eigenvalue; the optimum is 0."""
+    monkeypatch.setattr(relaxation, "DENSE", dense)
+    V = np.concatenate((np.zeros((n, 1)), unit_vectors(n, 8)), 1)
+    bound = raw_bound(mixing(Instance.from_clauses([[i] for i in range(1, n + 1)]), V))
+    assert bound <= 1e-9
+    if dense:
+        assert bound > -0.1 * n
+
+
 def test_a_variable_that_nothing_pulls_at_leaves_w_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relaxation, "LONG", 0)
     state = mixing(Instance.from_clauses([[1], [2], [-2]]), unit_vectors(2, 8))
