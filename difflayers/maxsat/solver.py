@@ -134,7 +134,7 @@ def solve(
     relaxation = relax(instance, weight)
     mixing = _Mixing(relaxation, k, draw)
     search = _Search(instance, weight, local_search, on_improvement)
-    interrupted, bound = False, 0.0
+    interrupted, bound = False, instance.empty_weight
     try:
         for sweep in _bar(range(max_iter), progress, "sweeps"):
             mixing.sweep(eps)
@@ -144,20 +144,18 @@ def solve(
                 search.consider(mixing.V[:, 0] > 0, draw)
         for _ in _bar(range(rounds), progress, "hyperplanes"):
             search.consider(mixing.round(draw), draw)
-        bound = max(0.0, mixing.bound(draw, progress) + instance.empty_weight)
+        bound = _whole(instance, max(0.0, mixing.bound(draw, progress)) + instance.empty_weight)
     except KeyboardInterrupt:
         interrupted = True
         if search.x is None:
             search.consider(mixing.V[:, 0] > 0, draw)
-    if instance.empty_hard == 0 and (np.floor(instance.weights) == instance.weights)[~instance.hard].all():
-        bound = math.ceil(bound - 1e-6 * max(1.0, bound)) if float(instance.empty_weight).is_integer() else bound
     assert search.x is not None
     cost, hard_violations = instance.cost(search.x)
     return Solution(
         torch.from_numpy(search.x.copy()),
         cost,
         hard_violations,
-        float(bound),
+        bound,
         mixing.value()[0] + instance.empty_weight,
         torch.from_numpy(np.arccos(np.clip(-mixing.V[:, 0].astype(float), -1, 1)) / math.pi),
         mixing.sweeps,
@@ -178,6 +176,12 @@ def _instance(problem: Any, n: int | None, weights: Sequence[float] | None) -> I
     if not isinstance(problem, Iterable):
         raise TypeError(f"problem must be a path, an Instance or clauses; got {type(problem).__name__}")
     return Instance.from_clauses(problem, n, weights)
+
+
+def _whole(instance: Instance, bound: float) -> float:
+    """The bound rounded up, but for rounding errors, if every cost is a whole number."""
+    soft = np.append(instance.weights[~instance.hard], instance.empty_weight)
+    return float(math.ceil(bound - 1e-6 - 1e-9 * bound)) if (np.floor(soft) == soft).all() else bound
 
 
 def _bar(steps: range, progress: bool, name: str) -> Iterable[int]:
