@@ -5,9 +5,13 @@ from unittest.mock import patch
 import pytest
 import torch
 
+from benchmarks.matching.cases import _cvxpylayer, _learns, sinkhorn
+from benchmarks.matching.instances import mask_costs, random_costs
+from benchmarks.maxsat.cases import exact, random_clauses, restarts
 from benchmarks.registry import CASES, machine, seconds
 from benchmarks.satnet import cases
 from benchmarks.satnet.instances import random_instance, sudoku_instance
+from difflayers import functional, maxsat
 
 
 def test_baseline_solves_the_same_problem() -> None:
@@ -34,8 +38,43 @@ def test_sudoku_instance_has_the_size_that_the_cases_name() -> None:
 
 
 def test_registry_and_machine() -> None:
-    assert {"satnet-step", "satnet-quality", "satnet-growth", "satnet-first-call"} <= set(CASES)
+    assert {"satnet-step", "satnet-quality", "matching-step", "matching-choice", "maxsat-random"} <= set(CASES)
     assert all(case.__doc__ for case in CASES.values())
     assert machine()["threads"] == torch.get_num_threads()
     median, spread = seconds(lambda: sum(range(1000)), repeats=3)
     assert median > 0 <= spread
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of cvxpylayers
+def test_peers_of_matching_solve_the_same_problem() -> None:
+    cost = random_costs(3, 4, 6)
+    (exact_X,) = _cvxpylayer(4, 6, 0.3)(cost, solver_args={"eps": 1e-10})
+    assert (exact_X - functional.quadratic_matching(cost, 0.3)).abs().max() < 1e-6
+    for m in (4, 6):  # with and without proposals to spare
+        sharp = sinkhorn(random_costs(3, 4, m), 0.01, iterations=2000)
+        assert (sharp.sum(2) - 1).abs().max() < 1e-6 and (sharp.sum(1) - 1).max() < 5e-3
+        optimum = (functional.hungarian(random_costs(3, 4, m)) * random_costs(3, 4, m)).sum((1, 2))
+        assert ((sharp * random_costs(3, 4, m)).sum((1, 2)) - optimum).abs().max() < 0.05
+
+
+def test_costs_like_those_of_masks() -> None:
+    cost = mask_costs(5, 4, 9)
+    assert cost.shape == (5, 4, 9) and cost.min() >= -1 and cost.max() <= 1
+    right = (functional.hungarian(cost)[:, :, :4] * torch.eye(4)).sum() / 20
+    assert right > 0.8, "the first proposals are the templates, seen again"
+
+
+def test_learning_a_cost_tells_gradients_from_none() -> None:
+    cost = random_costs(4, 3, 5)
+    flat, learned = _learns(lambda c: functional.quadratic_matching(c, 1.0), cost, steps=200)
+    assert flat == 0 and learned > 0.6
+    flat, learned = _learns(lambda c: functional.quadratic_matching(c, 1e-6), cost, steps=5)
+    assert flat == 1 and learned < 0.6
+
+
+def test_peers_of_maxsat_solve_the_same_problem() -> None:
+    clauses = random_clauses(12, 60, 2, 0)
+    instance = maxsat.Instance.from_clauses(clauses, 12)
+    optimum = exact(clauses)
+    assert optimum == min(instance.cost([bool(x >> i & 1) for i in range(12)])[0] for x in range(2**12))
+    assert restarts(instance, 0.2) == optimum

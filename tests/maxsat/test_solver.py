@@ -102,13 +102,14 @@ def test_optimal_is_a_statement_about_cost_and_bound() -> None:
     [
         (1.3, [2, 3, 2, 3], 0, 2),
         (2 + 1e-9, [2, 3, 2, 3], 0, 2),  # that much is a rounding error
-        (1e6 + 0.5, [2e6, 3e6, 2e6, 3e6], 0, 1e6),  # and that, of so large a number
+        (1e6 + 0.5, [2e6, 3e6, 2e6, 3e6], 0, 1e6 + 1),
+        (1e6 + 1e-4, [2e6, 3e6, 2e6, 3e6], 0, 1e6),  # and that, of so large a number
         (1.3, [2, 3, 2, INF], 0, 2),
         (1.3, [2, 3, 2, 3], 4, 6),
         (1.3, [2, 3, 2, 2.5], 0, 1.3),
         (1.3, [2, 3, 2, 3], 0.25, 1.55),
         (-0.4, [2, 3, 2, 3], 0, 0),
-        (-0.4, [2, 3, 2, 2.5], 0.25, 0),
+        (-0.4, [2, 3, 2, 2.5], 0.25, 0.25),  # nothing satisfies an empty clause
     ],
 )
 def test_a_bound_of_whole_weights_is_rounded_up(
