@@ -33,5 +33,6 @@ def test_wheel_is_pure_and_holds_package_data(tmp_path: Path) -> None:
     subprocess.run(command, check=True)
     (wheel,) = tmp_path.glob("difflayers-*-py3-none-any.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"difflayers/py.typed", "difflayers/cuda_ext/README.md", "difflayers/satnet/kernels.py"} <= names
+    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "difflayers").rglob("*.py")}
+    assert {"difflayers/py.typed", "difflayers/cuda_ext/README.md", *sources} <= names
     assert not any(name.startswith(("tests/", "demos/", "benchmarks/")) for name in names)
