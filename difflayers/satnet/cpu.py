@@ -57,7 +57,7 @@ def solve_adjoint(
 def residual_tolerance(eps: float) -> float:
     """The squared residual at which the backward solve stops, in units of its first one.
 
-    At eps = 1e-4 the error of dS is then that of stopping the forward pass, and a third of it would change nothing
+    At eps = 1e-4 the error of dS is then nearly that of stopping the forward pass early, which a tighter solve cannot mend
     (python -m benchmarks satnet-quality). Below, it falls with eps^2: conjugate gradients reach it in few iterations
     more, and a caller who asks for eps = 1e-10 wants the derivative.
     """
