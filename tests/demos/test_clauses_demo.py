@@ -95,7 +95,6 @@ def test_sudoku_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert float(row["RC2"]) == 1 and float(row["decimation"]) >= float(row["unit propagation alone"])
 
 
-@pytest.mark.skipif(not TRAINED.exists(), reason="the trained 9x9 weights are not here")
 def test_the_trained_layer_holds_the_rules(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["read", str(TRAINED), "--top", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
