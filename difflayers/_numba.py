@@ -13,6 +13,15 @@ helper_fast = njit(fastmath={"contract", "reassoc", "nsz"}, **_OPTIONS)
 kernel = njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True, cache=True)
 
 
+@helper_fast
+def dot(x, y, size):
+    """The sum of x[i] y[i] over i < size, in their dtype."""
+    total = x.dtype.type(0)
+    for i in range(size):
+        total += x[i] * y[i]
+    return total
+
+
 @intrinsic
 def take_ticket(typingctx, counter):
     """Atomically read and increase counter[0]: how threads share out the problems of a batch."""

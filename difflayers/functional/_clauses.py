@@ -10,6 +10,7 @@ from torch import Tensor
 
 from difflayers.functional._checks import check_size
 from difflayers.maxsat.instance import Instance
+from difflayers.maxsat.relaxation import columns
 
 
 def clauses_to_S(
@@ -64,13 +65,8 @@ def clauses_to_S(
             f"clauses must hold a variable and a clause that can be violated and satisfied; got {instance.n} variables, "
             f"{len(instance.weights)} such clauses"
         )
-    lengths = np.diff(instance.offsets)
-    clause = np.repeat(np.arange(len(lengths)), lengths)
-    weight = np.where(instance.hard, 1 + instance.soft_weight, instance.weights)
-    scale = np.sqrt(weight / (4 * lengths))
-    S = np.zeros((instance.n + 1 + aux, len(lengths)))
-    S[0] = -scale
-    S[np.abs(instance.literals), clause] = np.sign(instance.literals) * scale[clause]
+    scale, variables = columns(instance, instance.finite_weights())
+    S = np.concatenate((-scale[None], variables.toarray(), np.zeros((aux, len(scale)))))
     return torch.tensor(S, dtype=dtype or torch.get_default_dtype(), device=device)
 
 

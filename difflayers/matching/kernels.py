@@ -82,6 +82,29 @@ class _Vectors:
         return total
 
 
+class _Tile(_Vectors):
+    """Rows first .. first + height - 1 of a matrix and of its bits, a number for each row and one for each column, and the
+    sums of both kinds: what a pass over a tile of rows reads and writes."""
+
+    def __init__(self, context, builder, signature, args, height):
+        matrix, first, blocks, row_term, row_sums, column_term, column_sums, bits = args[:8]
+        types_, index = signature.args, first.type
+        super().__init__(context, builder, types_[0].dtype, index)
+        rows = [builder.add(first, index(r)) for r in range(height)]
+        width = builder.mul(blocks, index(LANES))
+        self.rows_at = [self.start(types_[0], matrix, builder.mul(row, width)) for row in rows]
+        self.bits_at = [self.start(types_[7], bits, builder.mul(row, blocks)) for row in rows]
+        self.row_terms = [self.broadcast(builder.load(self.start(types_[3], row_term, row))) for row in rows]
+        self.row_sums_at = [self.start(types_[4], row_sums, row) for row in rows]
+        self.totals = [self.new_total() for _ in rows]
+        self.column_term_at = self.start(types_[5], column_term, index(0))
+        self.column_sums_at = self.start(types_[6], column_sums, index(0))
+
+    def store_row_sums(self):
+        for total, at in zip(self.totals, self.row_sums_at, strict=True):
+            self.builder.store(self.sum(total), at)
+
+
 def _make_project_rows(height):
     """For rows i < height from `first` on: t[i] += column_shift - row_shift_i, row_sums_i = sum_j max(t_ij, 0).
 
@@ -93,29 +116,20 @@ def _make_project_rows(height):
         signature = types.void(t, first, blocks, row_shift, row_sums, column_shift, column_sums, bits)
 
         def codegen(context, builder, signature, args):
-            t, first, blocks, row_shift, row_sums, column_shift, column_sums, bits = args
-            types_, index = signature.args, first.type
-            v = _Vectors(context, builder, types_[0].dtype, index)
-            rows = [builder.add(first, index(r)) for r in range(height)]
-            t_at = [v.start(types_[0], t, builder.mul(row, builder.mul(blocks, index(LANES)))) for row in rows]
-            bits_at = [v.start(types_[7], bits, builder.mul(row, blocks)) for row in rows]
-            down = [v.broadcast(builder.load(v.start(types_[3], row_shift, row))) for row in rows]
-            totals = [v.new_total() for _ in rows]
-            shift_at, sums_at = v.start(types_[5], column_shift, index(0)), v.start(types_[6], column_sums, index(0))
-            with cgutils.for_range(builder, blocks) as loop:
+            tile = _Tile(context, builder, signature, args, height)
+            with cgutils.for_range(builder, args[2]) as loop:
                 b = loop.index
-                along, column_sum = v.load(shift_at, b), v.load(sums_at, b)
+                along, column_sum = tile.load(tile.column_term_at, b), tile.load(tile.column_sums_at, b)
                 for r in range(height):
-                    moved = builder.fadd(v.load(t_at[r], b), builder.fsub(along, down[r]))
-                    v.store(moved, t_at[r], b)
-                    positive = v.positive(moved)
-                    kept = builder.select(positive, moved, v.zero)
+                    moved = builder.fadd(tile.load(tile.rows_at[r], b), builder.fsub(along, tile.row_terms[r]))
+                    tile.store(moved, tile.rows_at[r], b)
+                    positive = tile.positive(moved)
+                    kept = builder.select(positive, moved, tile.zero)
                     column_sum = builder.fadd(column_sum, kept)
-                    v.accumulate(kept, totals[r])
-                    v.store_bits(positive, bits_at[r], b)
-                v.store(column_sum, sums_at, b)
-            for r in range(height):
-                builder.store(v.sum(totals[r]), v.start(types_[4], row_sums, rows[r]))
+                    tile.accumulate(kept, tile.totals[r])
+                    tile.store_bits(positive, tile.bits_at[r], b)
+                tile.store(column_sum, tile.column_sums_at, b)
+            tile.store_row_sums()
             return context.get_dummy_value()
 
         return signature, codegen
@@ -168,28 +182,20 @@ def _make_pull_rows(height):
         signature = types.void(T, first, blocks, row_pull, row_sums, column_pull, column_sums, bits, whole)
 
         def codegen(context, builder, signature, args):
-            T, first, blocks, row_pull, row_sums, column_pull, column_sums, bits, whole = args
-            types_, index = signature.args, first.type
-            v = _Vectors(context, builder, types_[0].dtype, index)
-            rows = [builder.add(first, index(r)) for r in range(height)]
-            T_at = [v.start(types_[0], T, builder.mul(row, builder.mul(blocks, index(LANES)))) for row in rows]
-            bits_at = [v.start(types_[7], bits, builder.mul(row, blocks)) for row in rows]
-            along = [v.broadcast(builder.load(v.start(types_[3], row_pull, row))) for row in rows]
-            totals = [v.new_total() for _ in rows]
-            pull_at, sums_at = v.start(types_[5], column_pull, index(0)), v.start(types_[6], column_sums, index(0))
-            with cgutils.for_range(builder, blocks) as loop:
+            tile, whole = _Tile(context, builder, signature, args, height), args[8]
+            with cgutils.for_range(builder, args[2]) as loop:
                 b = loop.index
-                down, column_sum = v.load(pull_at, b), v.load(sums_at, b)
+                down, column_sum = tile.load(tile.column_term_at, b), tile.load(tile.column_sums_at, b)
                 for r in range(height):
-                    old, positive = v.load(T_at[r], b), v.load_bits(bits_at[r], b)
-                    other = builder.select(whole, v.zero, old)
-                    new = builder.select(positive, builder.fadd(old, builder.fadd(along[r], down)), other)
-                    v.store(new, T_at[r], b)
+                    old, positive = tile.load(tile.rows_at[r], b), tile.load_bits(tile.bits_at[r], b)
+                    pull = builder.fadd(tile.row_terms[r], down)
+                    other = builder.select(whole, tile.zero, old)
+                    new = builder.select(positive, builder.fadd(old, pull), other)
+                    tile.store(new, tile.rows_at[r], b)
                     column_sum = builder.fadd(column_sum, new)
-                    v.accumulate(new, totals[r])
-                v.store(column_sum, sums_at, b)
-            for r in range(height):
-                builder.store(v.sum(totals[r]), v.start(types_[4], row_sums, rows[r]))
+                    tile.accumulate(new, tile.totals[r])
+                tile.store(column_sum, tile.column_sums_at, b)
+            tile.store_row_sums()
             return context.get_dummy_value()
 
         return signature, codegen

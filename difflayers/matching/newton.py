@@ -18,7 +18,7 @@ import math
 
 import numpy as np
 
-from difflayers._numba import helper, helper_fast, kernel, take_ticket
+from difflayers._numba import dot, helper, kernel, take_ticket
 
 RIDGE = 1e-3  # times the residual, on the diagonal of H: vanishes as the residual does
 DIRECT_STEPS = 20  # Newton steps before the detour over A / s
@@ -96,14 +96,6 @@ def hessian(x, beta, n, m, H, support):
                     H[support[p], support[q]] -= 1 / count
 
 
-@helper_fast
-def _dot(x, y, size):
-    total = 0.0
-    for i in range(size):
-        total += x[i] * y[i]
-    return total
-
-
 @helper
 def cholesky_solve(H, n, threshold, b):
     """b = H^-1 b by Cholesky's factorisation in place of the lower triangle of H.
@@ -114,11 +106,11 @@ def cholesky_solve(H, n, threshold, b):
     for i in range(n):
         diagonal = H[i, i]
         for j in range(i):
-            H[i, j] = (H[i, j] - _dot(H[i], H[j], j)) * H[j, j] if H[j, j] > 0 else 0.0
-        pivot = diagonal - _dot(H[i], H[i], i)
+            H[i, j] = (H[i, j] - dot(H[i], H[j], j)) * H[j, j] if H[j, j] > 0 else 0.0
+        pivot = diagonal - dot(H[i], H[i], i)
         H[i, i] = 1 / math.sqrt(pivot) if pivot > threshold * diagonal else 0.0
     for i in range(n):
-        b[i] = (b[i] - _dot(H[i], b, i)) * H[i, i]
+        b[i] = (b[i] - dot(H[i], b, i)) * H[i, i]
     for i in range(n - 1, -1, -1):
         total = b[i]
         for q in range(i + 1, n):
@@ -134,7 +126,7 @@ def line_search(a, alpha, step, slope, n, m, slack, x, beta, gradient, trial):
         for i in range(n):
             trial[i] = alpha[i] + t * step[i]
         residual = evaluate(a, trial, n, m, slack, x, beta, gradient)
-        here = _dot(gradient, step, n)
+        here = dot(gradient, step, n)
         if 0.5 * slope <= here <= -1e-3 * slope:
             break
         if here < 0:
@@ -175,7 +167,7 @@ def newton(a, n, m, slack, tolerance, steps, alpha, x, beta, H, support, gradien
             H[i, i] += RIDGE * min(1.0, residual)
             step[i] = -gradient[i]
         cholesky_solve(H, n, 0.0, step)
-        slope = _dot(gradient, step, n)
+        slope = dot(gradient, step, n)
         residual = line_search(a, alpha, step, slope, n, m, slack, x, beta, gradient, trial)
         shift = _drift(beta, m)
         for i in range(n):

@@ -125,6 +125,15 @@ class Instance:
         return np.isinf(self.weights)
 
     @property
+    def clause_of(self) -> np.ndarray:
+        """(L,), int64: the number of the clause that each literal is in."""
+        return np.repeat(np.arange(len(self.weights)), np.diff(self.offsets))
+
+    def finite_weights(self, hard_weight: float | None = None) -> np.ndarray:
+        """(m,): the weights, that of a hard clause replaced; by default with 1 + the sum of all soft weights."""
+        return np.where(self.hard, 1 + self.soft_weight if hard_weight is None else hard_weight, self.weights)
+
+    @property
     def soft_weight(self) -> float:
         """The sum of the soft clauses' weights, empty ones included."""
         return float(self.weights[~self.hard].sum()) + self.empty_weight

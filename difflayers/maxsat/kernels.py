@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from difflayers._numba import helper_fast, kernel
+from difflayers._numba import dot, helper_fast, kernel
 
 
 @helper_fast
@@ -14,10 +14,7 @@ def _add(factor, x, out):
 @helper_fast
 def _normalise(g, v, change):
     """v = -g / |g| and change = the new v less the old one; returns |g| and |change|^2."""
-    square = g.dtype.type(0)
-    for c in range(len(g)):
-        square += g[c] * g[c]
-    norm = np.sqrt(square)
+    norm = np.sqrt(dot(g, g, len(g)))
     moved = g.dtype.type(0)
     if norm > 0:
         for c in range(len(g)):
@@ -29,14 +26,6 @@ def _normalise(g, v, change):
         for c in range(len(g)):
             change[c] = 0
     return norm, moved
-
-
-@helper_fast
-def _dot(x, y):
-    total = x.dtype.type(0)
-    for c in range(len(x)):
-        total += x[c] * y[c]
-    return total
 
 
 @helper_fast
@@ -79,8 +68,8 @@ def pulls(V, W, truth, starts, columns, values, long_starts, long_columns, long_
     total = 0.0
     for i in range(V.shape[0]):
         _pull(i, V, W, truth, starts, columns, values, long_starts, long_columns, long_values, long_square, g)
-        norms[i] = np.sqrt(_dot(g, g))
-        total += _dot(g, V[i])
+        norms[i] = np.sqrt(dot(g, g, len(g)))
+        total += dot(g, V[i], len(g))
     return total
 
 

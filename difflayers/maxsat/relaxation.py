@@ -44,13 +44,18 @@ class Relaxation(NamedTuple):
     """What to add for the weight of violated clauses."""
 
 
+def columns(instance: Instance, weights: np.ndarray) -> tuple[np.ndarray, sparse.csr_array]:
+    """S for clauses weighted by `weights` (m,): minus its truth row (m,), and the rows of the variables (n, m)."""
+    scale, clause = np.sqrt(weights / (4 * np.diff(instance.offsets))), instance.clause_of
+    entries = np.sign(instance.literals) * scale[clause]
+    shape = (instance.n, len(weights))
+    return scale, sparse.csr_array((entries, (np.abs(instance.literals) - 1, clause)), shape=shape)
+
+
 def relax(instance: Instance, weights: np.ndarray) -> Relaxation:
     """The relaxation of an instance, its clauses weighted by `weights` (m,), all finite."""
     lengths = np.diff(instance.offsets)
-    clause = np.repeat(np.arange(len(lengths)), lengths)
-    variable, sign = np.abs(instance.literals) - 1, np.sign(instance.literals).astype(float)
-    scale = np.sqrt(weights / (4 * np.maximum(lengths, 1)))
-    S = sparse.csr_array((sign * scale[clause], (variable, clause)), shape=(instance.n, len(lengths)))
+    scale, S = columns(instance, weights)
     truth = -(S @ scale)
     is_short = lengths <= LONG
     short = S[:, is_short]
@@ -59,7 +64,7 @@ def relax(instance: Instance, weights: np.ndarray) -> Relaxation:
     pairs.eliminate_zeros()
     pairs.sort_indices()
     long = sparse.csr_array(S[:, ~is_short])
-    constant = float((weights * ((lengths + 1) - (lengths - 1.0) ** 2) / (4 * np.maximum(lengths, 1))).sum())
+    constant = float((weights * ((lengths + 1) - (lengths - 1.0) ** 2) / (4 * lengths)).sum())
     square = np.asarray(long.multiply(long).sum(1)).reshape(-1)
     return Relaxation(instance.n, truth, pairs, long, square, constant)
 

@@ -127,8 +127,7 @@ def solve(
     if hard_weight is not None:
         check_number("hard_weight", hard_weight, positive=True)
     k = default_k(instance.n + 1) if k is None else k
-    heavy = 1 + instance.soft_weight if hard_weight is None else hard_weight
-    weight = np.where(instance.hard, heavy, instance.weights)
+    weight = instance.finite_weights(hard_weight)
     draw = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
 
     relaxation = relax(instance, weight)
@@ -272,8 +271,7 @@ class _Search:
         self.total = math.inf
         variable = np.abs(instance.literals) - 1
         order = np.argsort(variable, kind="stable")
-        clause = np.repeat(np.arange(len(weight)), np.diff(instance.offsets))
-        self.clauses = (np.sign(instance.literals) * (clause + 1))[order]
+        self.clauses = (np.sign(instance.literals) * (instance.clause_of + 1))[order]
         self.starts = np.concatenate(([0], np.cumsum(np.bincount(variable, minlength=instance.n)))).astype(np.int64)
 
     def consider(self, x: np.ndarray, draw: np.random.Generator) -> None:
