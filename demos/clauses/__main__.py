@@ -144,15 +144,15 @@ def _rc2(clauses: list[list[int]], values: np.ndarray, right: np.ndarray) -> flo
 def run_read(options: argparse.Namespace) -> int:
     """Read the strongest rules out of a trained Sudoku layer."""
     from demos.sudoku.checkpoint import load_checkpoint
-    from demos.sudoku.model import SudokuNet
+    from demos.sudoku.model import build, satnet_of
 
     checkpoint = load_checkpoint(options.checkpoint)
-    net = SudokuNet.from_config(checkpoint.config)
+    net = build(checkpoint.config)
     net.load_state_dict(checkpoint.model)
     box = checkpoint.config.box
     size = box * box
     names = [f"r{r}c{c}={d}" for r in range(1, size + 1) for c in range(1, size + 1) for d in range(1, size + 1)]
-    found = net.layer.rules(None, names=names)
+    found = satnet_of(net).layer.rules(None, names=names)
     true = {tuple(sorted((-clause[0], -clause[1]))) for clause in sudoku(box) if len(clause) == 2 and clause[0] < 0}
     index = {name: i + 1 for i, name in enumerate(names)}
     pairs = [relation for relation in found if relation.second in index]

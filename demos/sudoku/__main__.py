@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,218 +18,16 @@ from demos.sudoku.boards import (
     parse_board,
     side_by_side,
 )
-from demos.sudoku.config import PRESETS, TrainConfig, parse_givens
+from demos.sudoku.config import PRESETS, TrainConfig
+from demos.sudoku.options import PROGRAM, build_parser, shown, training_options
 
 # torch and numba are imported inside the commands, so that --help and wrong options answer at once.
 if TYPE_CHECKING:
     from demos.sudoku.boards import Int8Array
     from demos.sudoku.checkpoint import Checkpoint
-    from demos.sudoku.model import SudokuNet
+    from demos.sudoku.model import BitNet, Net
+    from demos.sudoku.search import SearchOptions
     from demos.sudoku.train import Evaluation
-
-PROGRAM = "python -m demos.sudoku"
-DEMO_OUTPUT = Path("runs/sudoku-4x4")
-
-_DESCRIPTION = """\
-Sudoku learnt from examples by one SATNet layer, which is told nothing of the rules.
-
-Without a command this is the quick demo: it generates 4x4 puzzles, trains a network on
-them from nothing in about a minute, and has it solve boards whose solutions it never saw.
-"""
-
-_EPILOG = f"""\
-examples:
-  {PROGRAM}
-  {PROGRAM} train --box 3
-  {PROGRAM} train --data boards.csv.gz --train 9000 --test 1000 --output runs/mine
-  {PROGRAM} train --resume --output runs/mine
-  {PROGRAM} eval runs/mine --givens 28 --count 500
-  {PROGRAM} solve 53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79 \\
-      --checkpoint runs/mine
-  {PROGRAM} generate --box 3 --givens 28-36 --count 10000 --output boards.csv.gz
-
-`{PROGRAM} COMMAND --help` lists the options of a command.
-"""
-
-
-# --- options ------------------------------------------------------------------------------------------------
-
-
-def _default(name: str) -> str:
-    """Say the default of a training option, for each size of board if they differ."""
-    small, large = (_shown(getattr(PRESETS[box], name)) for box in (2, 3))
-    return f"(default: {large})" if small == large else f"(default: {large} for 9x9, {small} for 4x4)"
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, tuple):
-        return "-".join(map(str, dict.fromkeys(value)))
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _givens(text: str) -> tuple[int, int]:
-    try:
-        return parse_givens(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument(
-        "--threads",
-        type=int,
-        help="number of CPU threads (default: all cores for 9x9; 1 for 4x4, too small to gain by more)",
-    )
-
-
-def _add_training(parser: argparse.ArgumentParser) -> None:
-    """Add the options that make a TrainConfig; what is not given stays None."""
-    data = parser.add_argument_group("boards")
-    data.add_argument("--givens", type=_givens, metavar="N|LO-HI", help=f"given cells a board {_default('givens')}")
-    data.add_argument("--train", type=int, metavar="N", help=f"boards to train on, the first N {_default('train')}")
-    data.add_argument("--test", type=int, metavar="M", help=f"boards to test on, the last M {_default('test')}")
-    layer = parser.add_argument_group("the layer")
-    layer.add_argument("--aux", type=int, help=f"auxiliary variables {_default('aux')}")
-    layer.add_argument("--m", type=int, help=f"number of clauses, the rank of the weights {_default('m')}")
-    layer.add_argument("--k", type=int, help=f"dimension of the vectors {_default('k')}")
-    layer.add_argument("--max-iter", type=int, help=f"most sweeps to a solution {_default('max_iter')}")
-    layer.add_argument("--eps", type=float, help=f"relative decrease at which the sweeps stop {_default('eps')}")
-    training = parser.add_argument_group("training")
-    training.add_argument("--epochs", type=int, help=f"times through the training boards {_default('epochs')}")
-    training.add_argument("--batch-size", type=int, help=f"boards a step {_default('batch_size')}")
-    training.add_argument("--lr", type=float, help=f"highest learning rate, of a cosine schedule {_default('lr')}")
-    training.add_argument("--seed", type=int, help=f"seeds all that is random {_default('seed')}")
-
-
-def _training_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the options of a TrainConfig that were given."""
-    names = {field.name for field in fields(TrainConfig)}
-    return {name: value for name, value in vars(arguments).items() if name in names and value is not None}
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-
-    demo = commands.add_parser(
-        "demo",
-        help="the quick demo: 4x4 boards, from nothing (the default)",
-        description="Generate 4x4 puzzles, train a network on them from nothing, and solve boards whose "
-        "solutions it never saw.",
-    )
-    demo.add_argument(
-        "--output",
-        type=Path,
-        default=DEMO_OUTPUT,
-        metavar="DIR",
-        help="where checkpoint, metrics and learning curve go; an earlier demo there is replaced, any other "
-        "run is not (default: %(default)s)",
-    )
-    _add_device(demo)
-    _add_training(demo)
-    demo.set_defaults(run=run_demo)
-
-    train = commands.add_parser(
-        "train",
-        help="train a network, or resume its training",
-        description="Train a network. The output directory gets a checkpoint (safetensors), the metrics "
-        "(CSV) and the learning curve (PNG), renewed after every epoch.",
-    )
-    train.add_argument("--box", type=int, choices=(2, 3), help="2 for 4x4 boards, 3 for 9x9 boards (default: 3)")
-    train.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="directory of the run (default: runs/train-9x9 or runs/train-4x4)",
-    )
-    train.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue the run in the output directory after its last whole epoch, with its options",
-    )
-    train.add_argument("--overwrite", action="store_true", help="replace an earlier run in the output directory")
-    train.add_argument(
-        "--data",
-        metavar="FILE",
-        help="CSV, plain or gzipped, with the columns puzzle and solution (default: generated boards)",
-    )
-    _add_device(train)
-    _add_training(train)
-    train.set_defaults(run=run_train)
-
-    evaluate = commands.add_parser(
-        "eval",
-        help="evaluate a checkpoint",
-        description="Evaluate a checkpoint: on the test boards of its own run, on those in a file (--data), "
-        "or on newly generated ones (--givens).",
-    )
-    evaluate.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, or the directory of a run")
-    evaluate.add_argument("--data", metavar="FILE", help="CSV with the columns puzzle and solution, plain or gzipped")
-    evaluate.add_argument("--test", type=int, metavar="M", help="of the file, only the last M boards (default: all)")
-    evaluate.add_argument("--givens", type=_givens, metavar="N|LO-HI", help="generate boards with so many given cells")
-    evaluate.add_argument("--count", type=int, default=1000, help="how many to generate (default: %(default)s)")
-    evaluate.add_argument("--max-iter", type=int, help="most sweeps to a solution (default: as trained)")
-    evaluate.add_argument("--eps", type=float, help="relative decrease at which the sweeps stop (default: as trained)")
-    evaluate.add_argument("--batch-size", type=int, help="boards at a time (default: as trained)")
-    evaluate.add_argument(
-        "--seed",
-        type=int,
-        help="seeds generated boards (default: 1) and the layer's random starts (default: the run's seed)",
-    )
-    _add_device(evaluate)
-    evaluate.set_defaults(run=run_eval)
-
-    solve = commands.add_parser(
-        "solve",
-        help="solve puzzles with a checkpoint",
-        description="Complete a puzzle, or every puzzle in a file, and tell whether the answer obeys the "
-        "rules of Sudoku. The rules are checked by this program: the network was never told them. The exit "
-        "status is 1 if an answer breaks the rules.",
-    )
-    solve.add_argument(
-        "puzzle",
-        metavar="PUZZLE|FILE",
-        help="81 or 16 characters, row by row, 0 or . for a blank; or a file with one such puzzle a line or "
-        "a CSV with a column puzzle, plain or gzipped",
-    )
-    solve.add_argument("--checkpoint", required=True, metavar="PATH", help="a checkpoint, or the directory of a run")
-    solve.add_argument("--output", type=Path, metavar="FILE", help="for a file of puzzles: write puzzle,solution CSV")
-    solve.add_argument("--overwrite", action="store_true", help="let --output replace a file")
-    solve.add_argument("--max-iter", type=int, help="most sweeps to a solution (default: as trained)")
-    solve.add_argument("--eps", type=float, help="relative decrease at which the sweeps stop (default: as trained)")
-    solve.add_argument("--seed", type=int, default=0, help="seeds the layer's random starts (default: %(default)s)")
-    _add_device(solve)
-    solve.set_defaults(run=run_solve)
-
-    generate = commands.add_parser(
-        "generate",
-        help="generate puzzles with exactly one solution",
-        description="Generate puzzles with exactly one solution as puzzle,solution CSV. The same seed gives "
-        "the same puzzles.",
-    )
-    generate.add_argument("--box", type=int, choices=(2, 3), default=3, help="2 for 4x4, 3 for 9x9 (default: 3)")
-    generate.add_argument(
-        "--givens",
-        type=_givens,
-        metavar="N|LO-HI",
-        help=f"given cells a board, at least 22 for 9x9 and 4 for 4x4 {_default('givens')}",
-    )
-    generate.add_argument("--count", type=int, default=10, help="how many (default: %(default)s)")
-    generate.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
-    generate.add_argument(
-        "--output", type=Path, metavar="FILE", help="gzipped if it ends in .gz (default: standard output)"
-    )
-    generate.add_argument("--overwrite", action="store_true", help="let --output replace a file")
-    generate.set_defaults(run=run_generate)
-    return parser
-
 
 # --- commands -----------------------------------------------------------------------------------------------
 
@@ -257,11 +55,11 @@ def _describe_data(config: TrainConfig) -> str:
     size = config.box**2
     if config.data is not None:
         return (
-            f"{size}x{size} boards from {config.data}: the first {config.train:,} to train on, "
+            f"{size}x{size} boards{config.variant}, from {config.data}: the first {config.train:,} to train on, "
             f"the last {config.test:,} to test on"
         )
     text = (
-        f"{size}x{size} boards, generated, {_shown(config.givens)} of {size**2} cells given: "
+        f"{size}x{size} boards{config.variant}, generated, {shown(config.givens)} of {size**2} cells given: "
         f"{config.train:,} to train on, {config.test:,} to test on"
     )
     if config.box == 3:
@@ -275,7 +73,7 @@ def _describe_data(config: TrainConfig) -> str:
 
 
 def _describe_layer(config: TrainConfig) -> str:
-    return f"SATNet(n={config.box**6}, m={config.m}, aux={config.aux}, k={config.k}), from random weights"
+    return f"{config.network_description}, from random weights"
 
 
 def _describe_result(result: Evaluation) -> str:
@@ -301,42 +99,44 @@ def _verdict(answer: Int8Array) -> str:
     return "It breaks the rules of Sudoku (checked by the rules, which the network was never told)."
 
 
-def _complete(net: SudokuNet, puzzles: Int8Array, *, seed: int, device: str, batch_size: int = 100) -> Int8Array:
+def _complete(net: BitNet, puzzles: Int8Array, *, seed: int, batch_size: int = 100) -> Int8Array:
     """Return the answers to puzzles of shape (count, N ** 2)."""
     import numpy as np
     import torch
 
-    from demos.sudoku.train import progress_bar
+    from demos.sudoku.progress import progress_bar
 
-    generator = torch.Generator(device).manual_seed(seed)
+    generator = torch.Generator(net.device).manual_seed(seed)
     answers = []
     net.eval()
     with progress_bar(len(puzzles), "solving", " boards") as bar:
         for first in range(0, len(puzzles), batch_size):
-            batch = torch.from_numpy(puzzles[first : first + batch_size]).to(device)
+            batch = torch.from_numpy(puzzles[first : first + batch_size]).to(net.device)
             answers.append(net.predict(batch, generator=generator).cpu().numpy())
             bar.update(len(batch))
     return np.concatenate(answers)
 
 
-def _load_net(arguments: argparse.Namespace) -> tuple[Checkpoint, SudokuNet]:
+def _load_net(arguments: argparse.Namespace) -> tuple[Checkpoint, Net]:
     """Load the network of ``arguments.checkpoint``, its --max-iter and --eps replaced where given."""
     from demos.sudoku.checkpoint import load_checkpoint
-    from demos.sudoku.model import SudokuNet
+    from demos.sudoku.model import build
 
     checkpoint = load_checkpoint(arguments.checkpoint)
     _set_up_torch(arguments.device, arguments.threads, checkpoint.config.box)
-    changes = {name: getattr(arguments, name) for name in ("max_iter", "eps") if getattr(arguments, name) is not None}
-    net = SudokuNet.from_config(replace(checkpoint.config, **changes))
+    changes: dict[str, Any] = {"max_iter": 100, "eps": 1e-5} if arguments.search else {}
+    changes |= {name: getattr(arguments, name) for name in ("max_iter", "eps") if getattr(arguments, name) is not None}
+    net = build(replace(checkpoint.config, **changes))
     net.load_state_dict(checkpoint.model)
     return checkpoint, net.to(arguments.device)
 
 
 def run_demo(arguments: argparse.Namespace) -> int:
     """Train on 4x4 boards from nothing and show the result."""
-    config = replace(PRESETS[2], **_training_options(arguments))
+    config = replace(PRESETS[2], **training_options(arguments))
     _set_up_torch(arguments.device, arguments.threads, config.box)
     from demos.sudoku.checkpoint import CHECKPOINT_NAME, load_checkpoint
+    from demos.sudoku.model import bit_net
     from demos.sudoku.train import CURVE_NAME, Trainer
 
     output: Path = arguments.output
@@ -353,7 +153,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
     by_givens = trainer.test_boards.givens.argsort(kind="stable")
     hardest, easiest = by_givens[0], by_givens[-1]
     puzzle = trainer.test_boards.puzzles[hardest]
-    answer = _complete(trainer.net, puzzle[None], seed=config.seed, device=arguments.device)[0]
+    answer = _complete(bit_net(trainer.net), puzzle[None], seed=config.seed)[0]
     print(f"\nAn unseen board with {trainer.test_boards.givens[hardest]} of its 16 cells given:\n")
     print(_draw(puzzle, answer))
     print(f"\n{_verdict(answer)}")
@@ -366,7 +166,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
 
 def run_train(arguments: argparse.Namespace) -> int:
     """Train, or resume a training."""
-    given = _training_options(arguments)
+    given = training_options(arguments)
     output: Path = arguments.output or Path("runs", f"train-{'4x4' if given.get('box') == 2 else '9x9'}")
     if arguments.resume and arguments.overwrite:
         raise ValueError("--resume, --overwrite: got both, wanted one")
@@ -384,8 +184,8 @@ def run_train(arguments: argparse.Namespace) -> int:
         for name, value in given.items():
             if name != "data" and value != getattr(config, name):
                 raise ValueError(
-                    f"--{name.replace('_', '-')}: got {_shown(value)}, but the run in {output} was started "
-                    f"with {_shown(getattr(config, name))}; leave it out to resume"
+                    f"--{name.replace('_', '-')}: got {shown(value)}, but the run in {output} was started "
+                    f"with {shown(getattr(config, name))}; leave it out to resume"
                 )
         threads = checkpoint.threads if arguments.threads is None else arguments.threads
         _set_up_torch(arguments.device, threads, config.box)
@@ -455,7 +255,7 @@ def _boards_to_evaluate(arguments: argparse.Namespace, checkpoint: Checkpoint) -
         )
         return (
             boards,
-            f"{len(boards):,} generated boards, {_shown(arguments.givens)} of {size**2} cells given",
+            f"{len(boards):,} generated boards, {shown(arguments.givens)} of {size**2} cells given",
         )
     boards = _boards_of_run(checkpoint)[1]
     return boards, f"the {len(boards):,} test boards of the run"
@@ -464,6 +264,7 @@ def _boards_to_evaluate(arguments: argparse.Namespace, checkpoint: Checkpoint) -
 def run_eval(arguments: argparse.Namespace) -> int:
     """Evaluate a checkpoint."""
     from demos.sudoku.data import seen_solutions
+    from demos.sudoku.images import load_pool, with_images
     from demos.sudoku.train import evaluate
 
     checkpoint, net = _load_net(arguments)
@@ -476,16 +277,127 @@ def run_eval(arguments: argparse.Namespace) -> int:
     else:
         unseen = f"{seen:,} of them have the solution of a training board"
     print(f"{description};\n{unseen}", flush=True)
-    batch_size = config.batch_size if arguments.batch_size is None else arguments.batch_size
     seed = config.seed if arguments.seed is None else arguments.seed
-    result = evaluate(net, boards, batch_size=batch_size, seed=seed, device=arguments.device)
-    right = round(result.boards_right * result.boards)
-    print(f"boards wholly right      {result.boards_right:8.2%}  ({right:,} of {result.boards:,})")
-    print(f"blank cells right        {result.blank_cells_right:8.2%}")
-    print(f"answers obeying the rules{result.rules_obeyed:8.2%}")
-    print(f"loss                     {result.loss:8.5f}")
-    print(f"milliseconds a board     {1e3 * result.seconds / result.boards:8.2f}")
+    if config.images is not None:
+        pool = load_pool(config.images, train=False, mnist_root=arguments.mnist_root or config.mnist_root)
+        boards = with_images(boards, pool, config.seed)
+    if arguments.search:
+        result = _evaluate_search(arguments, checkpoint, net, boards, seed)
+    elif arguments.joint:
+        result = _evaluate_joint(arguments, checkpoint, net, boards, seed)
+    else:
+        batch_size = config.batch_size if arguments.batch_size is None else arguments.batch_size
+        one_pass = evaluate(net, boards, batch_size=batch_size, seed=seed)
+        result = {
+            "method": "one pass",
+            "boards wholly right": one_pass.boards_right,
+            "blank cells right": one_pass.blank_cells_right,
+            "given cells read right": one_pass.given_cells_read,
+            "answers obeying the rules": one_pass.rules_obeyed,
+            "loss": one_pass.loss,
+            "milliseconds a board": 1e3 * one_pass.seconds / one_pass.boards,
+        }
+    for name, value in result.items():
+        if value is not None:
+            print(f"{name:<34}{_cell(name, value):>12}")
+    if arguments.append is not None:
+        _append(arguments.append, {"boards": description, **result})
     return 0
+
+
+Result = dict[str, str | float | int | None]
+
+
+def _cell(name: str, value: str | float | int) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return f"{value:,}"
+    if name.startswith(("loss", "milliseconds", "mean")):
+        return f"{value:.5g}"
+    return f"{value:.2%}"
+
+
+def _append(path: Path, row: Result) -> None:
+    """Append a row to a CSV, which must have the same columns."""
+    header = list(row)
+    if path.exists():
+        with open(path, newline="") as file:
+            found = next(csv.reader(file), [])
+        if found != header:
+            raise ValueError(f"--append: {path} has the columns {','.join(found)}, wanted {','.join(header)}")
+    with open(path, "a", newline="") as file:
+        writer = csv.DictWriter(file, header, lineterminator="\n")
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerow({name: f"{value:.5g}" if isinstance(value, float) else value for name, value in row.items()})
+
+
+def _search_options(arguments: argparse.Namespace) -> SearchOptions:
+    from demos.sudoku.search import SearchOptions
+
+    return SearchOptions(fraction=arguments.fraction, sure=arguments.sure, paths=arguments.paths)
+
+
+def _limit(checkpoint: Checkpoint) -> float:
+    if checkpoint.limit is None:
+        raise ValueError(
+            "checkpoint: it has no limit for the learnt objective, which a run sets when it ends; wanted that of a finished "
+            "run with a SATNet layer"
+        )
+    return checkpoint.limit
+
+
+def _evaluate_search(
+    arguments: argparse.Namespace, checkpoint: Checkpoint, net: Net, boards: Boards, seed: int
+) -> Result:
+    import time
+
+    from demos.sudoku.model import satnet_of
+    from demos.sudoku.search import search
+
+    if arguments.joint or checkpoint.config.images is not None:
+        raise ValueError("--search: it solves puzzles of digits, wanted --joint alone for a network that reads images")
+    start = time.perf_counter()
+    found = search(satnet_of(net), boards.puzzles, _limit(checkpoint), _search_options(arguments), seed=seed)
+    seconds = time.perf_counter() - start
+    right = (found.boards == boards.solutions).all(1)
+    return {
+        "method": f"search, paths {arguments.paths}, fraction {arguments.fraction:g}, sure {arguments.sure:g}",
+        "boards wholly right": float(right.mean()),
+        "answers accepted": float(found.accepted.mean()),
+        "accepted, and wrong": int((found.accepted & ~right).sum()),
+        "not accepted, but right": int((~found.accepted & right).sum()),
+        "mean paths a board": float(found.paths.mean()),
+        "mean forward passes a board": float(found.solves.mean()),
+        "milliseconds a board": 1e3 * seconds / len(boards),
+    }
+
+
+def _evaluate_joint(
+    arguments: argparse.Namespace, checkpoint: Checkpoint, net: Net, boards: Boards, seed: int
+) -> Result:
+    import time
+
+    from demos.sudoku.images import ImageBoards
+    from demos.sudoku.joint import read_jointly
+    from demos.sudoku.model import VisualNet
+
+    if not isinstance(net, VisualNet) or not isinstance(boards, ImageBoards):
+        raise ValueError("--joint: the network reads no images, wanted one that does, or --search")
+    start = time.perf_counter()
+    found = read_jointly(net, boards, _limit(checkpoint), readings=arguments.readings, seed=seed)
+    seconds = time.perf_counter() - start
+    right = (found.boards == boards.solutions).all(1)
+    return {
+        "method": f"joint, at most {arguments.readings} readings",
+        "boards wholly right": float(right.mean()),
+        "answers accepted": float(found.accepted.mean()),
+        "accepted, and wrong": int((found.accepted & ~right).sum()),
+        "not accepted, but right": int((~found.accepted & right).sum()),
+        "mean readings a board": float(found.tried.mean()),
+        "milliseconds a board": 1e3 * seconds / len(boards),
+    }
 
 
 def _refuse_to_overwrite(arguments: argparse.Namespace) -> None:
@@ -519,10 +431,23 @@ def run_solve(arguments: argparse.Namespace) -> int:
             f"PUZZLE|FILE: got {puzzles.shape[1]} cells, wanted {size**2}: the network in "
             f"{arguments.checkpoint} was trained on {size}x{size} boards"
         )
-    answers = _complete(net, puzzles, seed=arguments.seed, device=arguments.device)
+    accepted = None
+    if arguments.search:
+        from demos.sudoku.model import satnet_of
+        from demos.sudoku.search import search
+
+        found = search(satnet_of(net), puzzles, _limit(checkpoint), _search_options(arguments), seed=arguments.seed)
+        answers, accepted = found.boards, found.accepted
+    else:
+        from demos.sudoku.model import bit_net
+
+        answers = _complete(bit_net(net), puzzles, seed=arguments.seed)
     obeying = obeys_rules(answers)
     if not is_file:
         print(_draw(puzzles[0], answers[0]))
+        if accepted is not None:
+            said = "accepts it" if accepted[0] else "does not accept it: the search was given up"
+            print(f"\nThe network's own objective {said}.")
         print(f"\n{_verdict(answers[0])}")
     else:
         if arguments.output is None:
@@ -560,6 +485,47 @@ def run_generate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def run_rules(arguments: argparse.Namespace) -> int:
+    """Compare what a checkpoint has learnt with the rules, and draw it."""
+    _refuse_to_overwrite(arguments)
+    from demos.sudoku.checkpoint import load_checkpoint
+    from demos.sudoku.model import build, satnet_of
+    from demos.sudoku.rules import measure, rules_png
+
+    checkpoint = load_checkpoint(arguments.checkpoint)
+    net = build(checkpoint.config)
+    net.load_state_dict(checkpoint.model)
+    solver = satnet_of(net)
+    found = measure(solver)
+    print(
+        f"By the rules of Sudoku {found.pairs:,} pairs of bits exclude each other. Of the couplings s_i . s_j of the layer,"
+    )
+    for recall in (0.5, 0.8, 0.9, 1.0):
+        print(
+            f"  the strongest that hold {recall:4.0%} of these pairs are such pairs to {found.precision_at(recall):7.2%}"
+        )
+    print(f"average precision {found.average_precision:.4f}")
+    print(f"Among the {found.pairs:,} strongest couplings are, of the pairs that exclude each other within a")
+    for kind, share in found.recall_by_kind.items():
+        print(f"  {kind:<6} {share:8.2%}")
+    if arguments.output is not None:
+        size = checkpoint.config.box**2
+        title = f"{size}x{size} Sudoku{checkpoint.config.variant}: what S has learnt, bits put in order four ways"
+        arguments.output.write_bytes(rules_png(solver, title))
+        print(f"picture: {arguments.output}")
+    return 0
+
+
+COMMANDS = {
+    "demo": run_demo,
+    "train": run_train,
+    "eval": run_eval,
+    "solve": run_solve,
+    "rules": run_rules,
+    "generate": run_generate,
+}
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -567,7 +533,7 @@ def main(argv: list[str] | None = None) -> int:
         argv.insert(0, "demo")
     arguments = build_parser().parse_args(argv)
     try:
-        status: int = arguments.run(arguments)
+        status = COMMANDS[arguments.command](arguments)
     except BrokenPipeError:  # the reader, `head` say, has had enough
         sys.stderr.close()
         return 141

@@ -38,6 +38,8 @@ class EpochMetrics:
     """Share of the unseen boards that equal their solution in every cell."""
     blank_cells_right: float
     """Share of the blank cells of the unseen boards that are right."""
+    given_cells_read: float | None
+    """Of boards with images: share of the given cells that the reader alone reads right."""
     lr: float
     """The learning rate at the end of the epoch."""
     seconds: float
@@ -56,6 +58,8 @@ class Checkpoint:
     step: int
     """How many batches have been trained on: the position in the learning-rate schedule."""
     history: list[EpochMetrics]
+    limit: float | None
+    """Of a finished run with a SATNet layer: the highest learnt objective at which a search accepts an answer."""
     model: dict[str, Tensor]
     adam: dict[str, dict[str, Tensor]]
     """By parameter name, what Adam keeps for it."""
@@ -86,6 +90,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "data_fingerprint": checkpoint.data_fingerprint,
         "threads": str(checkpoint.threads),
         "step": str(checkpoint.step),
+        "limit": json.dumps(checkpoint.limit),
         "history": json.dumps([asdict(row) for row in checkpoint.history]),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -121,6 +126,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         data_fingerprint=metadata["data_fingerprint"],
         threads=int(metadata["threads"]),
         step=int(metadata["step"]),
+        limit=json.loads(metadata["limit"]),
         history=[EpochMetrics(**row) for row in json.loads(metadata["history"])],
         model=_with_prefix(tensors, "model."),
         adam=adam,

@@ -7,6 +7,9 @@ from typing import Any
 
 from demos.sudoku.boards import check_box
 
+IMAGE_NAMES = {"mnist": "MNIST", "digits": "scikit-learn's digits"}
+NETWORKS = ("satnet", "convnet", "convnet-mask")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -22,6 +25,22 @@ class TrainConfig:
     """How many boards to train on: the first of the data."""
     test: int
     """How many boards to test on, unseen in training: the last of the data."""
+    masks: tuple[int, int] | None
+    """Train on the solutions of the training boards with new cells given each time, chosen at random: the lowest and highest
+    number of them. ``None``: train on the puzzles as they are."""
+    permuted: bool
+    """Whether the network sees the bits of all boards in one random order, drawn from the seed."""
+    images: str | None
+    """Given cells are images of digits: ``mnist`` or ``digits`` (scikit-learn's). ``None``: they are bits."""
+    mnist_root: str | None
+    """Where MNIST is; it may have moved when a run is resumed."""
+    given_labels: bool
+    """Whether the loss covers the given cells' bits too, as in the SATNet paper, or the blank cells' alone."""
+    network: str
+    """``satnet``, ``convnet`` or ``convnet-mask``."""
+    layers: int
+    filters: int
+    """``layers`` and ``filters`` are the convolutional networks'."""
     aux: int
     m: int
     k: int | None
@@ -41,10 +60,44 @@ class TrainConfig:
             _check_at_least(name, getattr(self, name), lowest)
         for name, lowest in (("batch_size", 1), ("epochs", 1), ("seed", 0)):
             _check_at_least(name, getattr(self, name), lowest)
+        for name, lowest in (("layers", 1), ("filters", 1)):
+            _check_at_least(name, getattr(self, name), lowest)
+        if self.network not in NETWORKS:
+            raise ValueError(f"network: got {self.network!r}, wanted one of {', '.join(NETWORKS)}")
+        if self.images is not None and self.images not in IMAGE_NAMES:
+            raise ValueError(f"images: got {self.images!r}, wanted mnist or digits")
+        if not self.given_labels and self.images is None:
+            raise ValueError("given_labels: without images the given bits pass through; wanted images too")
+        if self.masks is not None:
+            low, high = self.masks
+            if not 0 <= low <= high < self.box**4:
+                raise ValueError(
+                    f"masks: got {low}-{high}, wanted numbers of given cells between 0 and {self.box**4 - 1}"
+                )
+            if self.images is not None:
+                raise ValueError(
+                    "masks, images: got both, but images are drawn for the puzzles' given cells; wanted one"
+                )
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"lr: got {self.lr}, wanted a positive number")
         if not 0 <= self.eps < 1:
             raise ValueError(f"eps: got {self.eps}, wanted 0 or more and less than 1")
+
+    @property
+    def variant(self) -> str:
+        """What is unlike plain Sudoku, to follow that word."""
+        parts = [", permuted"] if self.permuted else []
+        parts += [f", images of {IMAGE_NAMES[self.images]}"] if self.images else []
+        parts += [f", {self.masks[0]}-{self.masks[1]} random cells given"] if self.masks else []
+        return "".join(parts) + ("" if self.given_labels else ", no labels of given cells")
+
+    @property
+    def network_description(self) -> str:
+        """The network and its sizes."""
+        if self.network == "satnet":
+            return f"SATNet(n={self.box**6}, m={self.m}, aux={self.aux}, k={self.k})"
+        name = "ConvNet" if self.network == "convnet" else "ConvNetMask"
+        return f"{name} ({self.layers} layers of {self.filters} filters)"
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
@@ -52,7 +105,8 @@ class TrainConfig:
         names = {field.name for field in fields(cls)}
         if set(values) != names:
             raise ValueError(f"config: got the entries {sorted(values)}, wanted {sorted(names)}")
-        return cls(**{**values, "givens": tuple(values["givens"])})
+        masks = values["masks"]
+        return cls(**{**values, "givens": tuple(values["givens"]), "masks": masks and tuple(masks)})
 
 
 def parse_givens(text: str) -> tuple[int, int]:
@@ -78,6 +132,14 @@ PRESETS: dict[int, TrainConfig] = {
         givens=(4, 8),
         train=800,
         test=1000,
+        masks=None,
+        permuted=False,
+        images=None,
+        mnist_root=None,
+        given_labels=True,
+        network="satnet",
+        layers=10,
+        filters=512,
         aux=32,
         m=80,
         k=16,
@@ -94,6 +156,14 @@ PRESETS: dict[int, TrainConfig] = {
         givens=(31, 36),
         train=9000,
         test=1000,
+        masks=None,
+        permuted=False,
+        images=None,
+        mnist_root=None,
+        given_labels=True,
+        network="satnet",
+        layers=10,
+        filters=512,
         aux=300,
         m=600,
         k=32,

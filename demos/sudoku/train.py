@@ -10,12 +10,10 @@ from __future__ import annotations
 import csv
 import io
 import math
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -31,21 +29,18 @@ from demos.sudoku.checkpoint import (
     write_atomically,
 )
 from demos.sudoku.config import TrainConfig
-from demos.sudoku.data import decode, encode, fingerprint, load_split, seen_solutions
-from demos.sudoku.model import SudokuNet, bit_loss
+from demos.sudoku.data import encode, fingerprint, load_split, seen_solutions
+from demos.sudoku.images import load_pool, with_images
+from demos.sudoku.model import Net, VisualNet, bit_loss, build, satnet_of
 from demos.sudoku.plots import learning_curve_png
+from demos.sudoku.progress import progress_bar
+from demos.sudoku.search import objective_limit
 
 METRICS_NAME = "metrics.csv"
 CURVE_NAME = "learning_curve.png"
 
 _RUN_FILES = (CHECKPOINT_NAME, METRICS_NAME, CURVE_NAME)
 _HEADER = "epoch  minutes  train loss  test loss  boards right  blank cells right"
-
-
-def progress_bar(total: int, description: str, unit: str) -> tqdm[NoReturn]:
-    """Return a progress bar that goes when done, and seldom redraws where nobody watches (a log file)."""
-    interval = 0.1 if sys.stderr.isatty() else 10.0
-    return tqdm(total=total, desc=description, unit=unit, leave=False, mininterval=interval, dynamic_ncols=True)
 
 
 @dataclass(frozen=True)
@@ -57,18 +52,19 @@ class Evaluation:
     boards_right: float
     """Share of boards that equal their solution in every cell."""
     blank_cells_right: float
+    given_cells_read: float | None
+    """Of boards with images: share of the given cells that the reader alone reads right."""
     rules_obeyed: float
     """Share of completed boards that obey the rules of Sudoku."""
     seconds: float
 
 
 def evaluate(
-    net: SudokuNet,
+    net: Net,
     boards: Boards,
     *,
     batch_size: int,
     seed: int,
-    device: str = "cpu",
     description: str = "testing",
 ) -> Evaluation:
     """Complete the puzzles of ``boards`` and compare; the layer's random starts are drawn from ``seed``."""
@@ -77,29 +73,35 @@ def evaluate(
     if batch_size < 1:
         raise ValueError(f"batch_size: got {batch_size}, wanted 1 or more")
     start = time.perf_counter()
-    generator = torch.Generator(device).manual_seed(seed)
+    generator = torch.Generator(net.device).manual_seed(seed)
     loss = 0.0
-    right = cells_right = obeying = 0
+    right = cells_right = read = obeying = 0
     net.eval()
     with torch.no_grad(), progress_bar(len(boards), description, " boards") as bar:
         for first in range(0, len(boards), batch_size):
             batch = boards[first : first + batch_size]
-            puzzles = torch.from_numpy(batch.puzzles).to(device)
-            solutions = torch.from_numpy(batch.solutions).to(device)
-            probabilities = net(*encode(puzzles), generator=generator)
+            puzzles = torch.from_numpy(batch.puzzles).to(net.device)
+            solutions = torch.from_numpy(batch.solutions).to(net.device)
+            inputs = net.inputs(batch)
+            probabilities = net(*inputs, generator=generator)
             loss += bit_loss(probabilities, encode(solutions)[0]).item() * len(batch)
-            answers = decode(probabilities, puzzles)
+            answers = net.answers(probabilities, puzzles)
+            if isinstance(net, VisualNet):
+                given = puzzles != 0
+                read += int((net.read(*inputs).argmax(-1) + 1 == puzzles)[given].sum())
             same = answers == solutions
             right += int(same.all(1).sum())
             cells_right += int((same & (puzzles == 0)).sum())
             obeying += int(obeys_rules(answers.cpu().numpy()).sum())
             bar.update(len(batch))
-    blanks = boards.puzzles.size - int(boards.givens.sum())
+    givens = int(boards.givens.sum())
+    blanks = boards.puzzles.size - givens
     return Evaluation(
         boards=len(boards),
         loss=loss / len(boards),
         boards_right=right / len(boards),
         blank_cells_right=cells_right / max(blanks, 1),
+        given_cells_read=read / max(givens, 1) if isinstance(net, VisualNet) else None,
         rules_obeyed=obeying / len(boards),
         seconds=time.perf_counter() - start,
     )
@@ -147,15 +149,21 @@ class Trainer:
         self.log = log
         self.train_boards, self.test_boards = load_split(config, progress=True)
         self.data_fingerprint = fingerprint(self.train_boards, self.test_boards)
-        self.net = SudokuNet.from_config(config).to(device)
+        if config.images is not None:
+            for part in ("train", "test"):
+                pool = load_pool(config.images, train=part == "train", mnist_root=config.mnist_root)
+                setattr(self, f"{part}_boards", with_images(getattr(self, f"{part}_boards"), pool, config.seed))
+        self.net = build(config).to(device)
         self.adam = torch.optim.Adam(self.net.parameters(), lr=config.lr)
         # The order of the boards and the layer's random starts are drawn from generators of their own.
         self.generators = {
             "order": torch.Generator().manual_seed(config.seed),
             "starts": torch.Generator(device).manual_seed(config.seed),
+            "masks": torch.Generator().manual_seed(config.seed),
         }
         self.step = 0
         self.history: list[EpochMetrics] = []
+        self.limit: float | None = None
 
     @classmethod
     def resume(
@@ -189,6 +197,7 @@ class Trainer:
             generator.set_state(checkpoint.random[generator_name])
         trainer.step = checkpoint.step
         trainer.history = checkpoint.history
+        trainer.limit = checkpoint.limit
         return trainer
 
     @property
@@ -239,10 +248,13 @@ class Trainer:
                     test_loss=result.loss,
                     boards_right=result.boards_right,
                     blank_cells_right=result.blank_cells_right,
+                    given_cells_read=result.given_cells_read,
                     lr=config.lr * cosine(self.step, self._steps()),
                     seconds=seconds,
                 )
             )
+            if epoch == config.epochs and config.network == "satnet":
+                self.limit = objective_limit(satnet_of(self.net), self.train_boards.solutions, seed=config.seed)
             save_checkpoint(self.output / CHECKPOINT_NAME, self.checkpoint())
             self.write_metrics()
             self._log_row(self.history[-1])
@@ -255,7 +267,6 @@ class Trainer:
             self.test_boards,
             batch_size=self.config.batch_size,
             seed=self.config.seed,
-            device=self.device,
         )
 
     def checkpoint(self) -> Checkpoint:
@@ -268,6 +279,7 @@ class Trainer:
             threads=torch.get_num_threads(),
             step=self.step,
             history=self.history,
+            limit=self.limit,
             model=self.net.state_dict(),
             adam={name: states[i] for i, (name, _) in enumerate(self.net.named_parameters()) if i in states},
             random={name: generator.get_state() for name, generator in self.generators.items()},
@@ -282,10 +294,8 @@ class Trainer:
             writer.writerow(asdict(row) | {"minutes": round(row.minutes, 4), "seconds": round(row.seconds, 3)})
         write_atomically(self.output / METRICS_NAME, buffer.getvalue().encode())
         size = self.config.box**2
-        title = (
-            f"{size}x{size} Sudoku from {self.config.train:,} boards: "
-            f"SATNet(n={size**3}, m={self.config.m}, aux={self.config.aux})"
-        )
+        task = f"{size}x{size} Sudoku{self.config.variant}"
+        title = f"{task} from {self.config.train:,} boards: {self.config.network_description}"
         write_atomically(self.output / CURVE_NAME, learning_curve_png(self.history, title))
 
     def _steps(self) -> int:
@@ -300,7 +310,7 @@ class Trainer:
         with progress_bar(len(boards), f"epoch {epoch}/{config.epochs}", " boards") as bar:
             for first in range(0, len(boards), config.batch_size):
                 batch = boards[order[first : first + config.batch_size]]
-                loss = self._train_batch(torch.from_numpy(batch.puzzles), torch.from_numpy(batch.solutions))
+                loss = self._train_batch(batch)
                 if not math.isfinite(loss):
                     raise DivergedError(
                         f"the loss is {loss} in epoch {epoch}, batch {first // config.batch_size + 1}: "
@@ -311,12 +321,25 @@ class Trainer:
                 bar.set_postfix(loss=f"{total / bar.n:.4f}", refresh=False)
         return total / len(boards)
 
-    def _train_batch(self, puzzles: Tensor, solutions: Tensor) -> float:
+    def _mask(self, solutions: Tensor) -> Tensor:
+        """Return puzzles: of each solution a random number of random cells."""
+        assert self.config.masks is not None
+        low, high = self.config.masks
+        generator = self.generators["masks"]
+        counts = torch.randint(low, high + 1, (len(solutions), 1), generator=generator)
+        ranks = torch.rand(solutions.shape, generator=generator).argsort(1).argsort(1)
+        return torch.where(ranks < counts, solutions, 0)
+
+    def _train_batch(self, batch: Boards) -> float:
         for group in self.adam.param_groups:
             group["lr"] = self.config.lr * cosine(self.step, self._steps())
-        bits, given = encode(puzzles.to(self.device))
-        target, _ = encode(solutions.to(self.device))
-        loss = bit_loss(self.net(bits, given, generator=self.generators["starts"]), target)
+        if self.config.masks is not None:
+            batch = Boards(self._mask(torch.from_numpy(batch.solutions)).numpy(), batch.solutions)
+        target, _ = encode(torch.from_numpy(batch.solutions).to(self.device))
+        counted = None
+        if not self.config.given_labels:
+            counted = ~encode(torch.from_numpy(batch.puzzles).to(self.device))[1]
+        loss = bit_loss(self.net(*self.net.inputs(batch), generator=self.generators["starts"]), target, counted)
         self.adam.zero_grad()
         torch.autograd.backward(loss)
         self.adam.step()

@@ -323,7 +323,7 @@ def test_solve_a_puzzle(trained: Path, small: TrainConfig, capsys: pytest.Captur
 def test_solve_says_when_the_rules_are_broken(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("demos.sudoku.model.SudokuNet.predict", lambda _, puzzles, **__: puzzles * 0 + 1)
+    monkeypatch.setattr("demos.sudoku.model.BitNet.predict", lambda _, puzzles, **__: puzzles * 0 + 1)
     assert main(["solve", "1...............", "--checkpoint", str(trained)]) == 1
     assert "It breaks the rules of Sudoku (checked by the rules" in capsys.readouterr().out
 

@@ -17,14 +17,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
-from demos.sudoku.boards import obeys_rules
+from demos.sudoku.boards import Boards, obeys_rules
 from demos.sudoku.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint, write_atomically
 from demos.sudoku.config import PRESETS, TrainConfig
 from demos.sudoku.data import encode, load_split, write_csv
 from demos.sudoku.generator import generate
-from demos.sudoku.model import SudokuNet, bit_loss
+from demos.sudoku.model import bit_loss, build
 from demos.sudoku.train import CURVE_NAME, METRICS_NAME, DivergedError, Trainer, cosine, evaluate
 
 ROOT = Path(__file__).parents[2]
@@ -47,10 +46,10 @@ class KilledError(Exception):
 def kill_at_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     train_batch = Trainer._train_batch
 
-    def killed(self: Trainer, puzzles: Tensor, solutions: Tensor) -> float:
+    def killed(self: Trainer, batch: Boards) -> float:
         if self.step == step:
             raise KilledError
-        return train_batch(self, puzzles, solutions)
+        return train_batch(self, batch)
 
     monkeypatch.setattr(Trainer, "_train_batch", killed)
 
@@ -59,7 +58,7 @@ def kill_at_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
 
 def test_network_passes_given_bits_through() -> None:
-    net = SudokuNet.from_config(PRESETS[2])
+    net = build(PRESETS[2])
     bits, given = encode(torch.from_numpy(generate(2, 6, 5).puzzles))
     out = net(bits, given, generator=torch.Generator().manual_seed(0))
     assert out.shape == bits.shape
@@ -70,7 +69,7 @@ def test_network_passes_given_bits_through() -> None:
 def test_network_is_seeded() -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    first, again, other = (SudokuNet.from_config(replace(PRESETS[2], seed=seed)) for seed in (3, 3, 4))
+    first, again, other = (build(replace(PRESETS[2], seed=seed)) for seed in (3, 3, 4))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first.layer.S, again.layer.S)
     assert not torch.equal(first.layer.S, other.layer.S)
@@ -116,18 +115,19 @@ def test_files_of_a_run(trained: Path) -> None:
     assert sorted(path.name for path in trained.iterdir()) == sorted([CHECKPOINT_NAME, METRICS_NAME, CURVE_NAME])
     assert (trained / CURVE_NAME).read_bytes()[:4] == b"\x89PNG"
     rows = metrics(trained)
-    assert list(rows[0]) == ["epoch", "train_loss", "test_loss", "boards_right", "blank_cells_right", "lr"]
+    wanted = ["epoch", "train_loss", "test_loss", "boards_right", "blank_cells_right", "given_cells_read", "lr"]
+    assert list(rows[0]) == wanted
     history = load_checkpoint(trained).history
     assert [float(row["test_loss"]) for row in rows] == [row.test_loss for row in history]
     assert rows[0]["train_loss"] == ""
     tensors = load_file(trained / CHECKPOINT_NAME)
-    assert {"model.layer.S", "adam.layer.S.exp_avg", "random.order", "random.starts"} <= set(tensors)
+    assert {"model.layer.S", "adam.layer.S.exp_avg", "random.order", "random.starts", "random.masks"} <= set(tensors)
 
 
 def test_evaluation_counts(trained: Path, small: TrainConfig) -> None:
     """Compare the shares with a count board by board."""
     checkpoint = load_checkpoint(trained)
-    net = SudokuNet.from_config(small)
+    net = build(small)
     net.load_state_dict(checkpoint.model)
     boards = load_split(small)[1]
     result = evaluate(net, boards, batch_size=small.batch_size, seed=small.seed)

@@ -1,0 +1,282 @@
+"""The options of the command line."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from demos.sudoku.config import NETWORKS, PRESETS, TrainConfig, parse_givens
+
+PROGRAM = "python -m demos.sudoku"
+DEMO_OUTPUT = Path("runs/sudoku-4x4")
+
+_DESCRIPTION = """\
+Sudoku learnt from examples by one SATNet layer, which is told nothing of the rules.
+
+Without a command this is the quick demo: it generates 4x4 puzzles, trains a network on
+them from nothing in about a minute, and has it solve boards whose solutions it never saw.
+"""
+
+_EPILOG = f"""\
+examples:
+  {PROGRAM}
+  {PROGRAM} train --box 3
+  {PROGRAM} train --data boards.csv.gz --train 9000 --test 1000 --output runs/mine
+  {PROGRAM} train --resume --output runs/mine
+  {PROGRAM} eval runs/mine --givens 28 --count 500 --search
+  {PROGRAM} solve 53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79 \\
+      --checkpoint runs/mine
+  {PROGRAM} generate --box 3 --givens 28-36 --count 10000 --output boards.csv.gz
+
+`{PROGRAM} COMMAND --help` lists the options of a command.
+"""
+
+
+def _default(name: str) -> str:
+    """Say the default of a training option, for each size of board if they differ."""
+    small, large = (shown(getattr(PRESETS[box], name)) for box in (2, 3))
+    return f"(default: {large})" if small == large else f"(default: {large} for 9x9, {small} for 4x4)"
+
+
+def shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return "-".join(map(str, dict.fromkeys(value)))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _givens(text: str) -> tuple[int, int]:
+    try:
+        return parse_givens(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        help="number of CPU threads (default: all cores for 9x9; 1 for 4x4, too small to gain by more)",
+    )
+
+
+def _add_search(parser: argparse.ArgumentParser) -> None:
+    search = parser.add_argument_group("search at inference; --max-iter and --eps are then 100 and 1e-5 by default")
+    search.add_argument(
+        "--search",
+        action="store_true",
+        help="fix the most confident cells and solve again until none is blank; accept what the learnt objective accepts, "
+        "else go back",
+    )
+    search.add_argument(
+        "--paths",
+        type=int,
+        default=30,
+        help="give a board up after so many times; 1: never go back (default: %(default)s)",
+    )
+    search.add_argument(
+        "--fraction",
+        type=float,
+        default=0.03,
+        help="share of a board's blank cells that are fixed before solving again (default: %(default)s)",
+    )
+    search.add_argument(
+        "--sure",
+        type=float,
+        default=0.9,
+        help="cells whose best digit leads the next by so much in probability are fixed too; 2: none (default: %(default)s)",
+    )
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    """Add the options that make a TrainConfig; what is not given stays None."""
+    data = parser.add_argument_group("boards")
+    data.add_argument("--givens", type=_givens, metavar="N|LO-HI", help=f"given cells a board {_default('givens')}")
+    data.add_argument("--train", type=int, metavar="N", help=f"boards to train on, the first N {_default('train')}")
+    data.add_argument("--test", type=int, metavar="M", help=f"boards to test on, the last M {_default('test')}")
+    data.add_argument(
+        "--masks",
+        type=_givens,
+        metavar="LO-HI",
+        help="train on the solutions with so many cells given, chosen at random anew each time (default: the puzzles)",
+    )
+    data.add_argument("--permuted", action="store_true", default=None, help="show the bits in one random order")
+    data.add_argument(
+        "--images",
+        choices=("mnist", "digits"),
+        help="given cells are images of handwritten digits: MNIST's, or scikit-learn's (default: bits)",
+    )
+    data.add_argument("--mnist-root", metavar="DIR", help="where MNIST is, or is downloaded to (default: data/mnist)")
+    data.add_argument(
+        "--no-given-labels",
+        dest="given_labels",
+        action="store_false",
+        default=None,
+        help="with images: leave the given cells out of the loss",
+    )
+    convnets = parser.add_argument_group("the convolutional networks")
+    convnets.add_argument("--network", choices=NETWORKS, help=f"what completes the bits {_default('network')}")
+    convnets.add_argument("--layers", type=int, help=f"3x3 convolutions {_default('layers')}")
+    convnets.add_argument("--filters", type=int, help=f"filters of each of them {_default('filters')}")
+    layer = parser.add_argument_group("the layer")
+    layer.add_argument("--aux", type=int, help=f"auxiliary variables {_default('aux')}")
+    layer.add_argument("--m", type=int, help=f"number of clauses, the rank of the weights {_default('m')}")
+    layer.add_argument("--k", type=int, help=f"dimension of the vectors {_default('k')}")
+    layer.add_argument("--max-iter", type=int, help=f"most sweeps to a solution {_default('max_iter')}")
+    layer.add_argument("--eps", type=float, help=f"relative decrease at which the sweeps stop {_default('eps')}")
+    training = parser.add_argument_group("training")
+    training.add_argument("--epochs", type=int, help=f"times through the training boards {_default('epochs')}")
+    training.add_argument("--batch-size", type=int, help=f"boards a step {_default('batch_size')}")
+    training.add_argument("--lr", type=float, help=f"highest learning rate, of a cosine schedule {_default('lr')}")
+    training.add_argument("--seed", type=int, help=f"seeds all that is random {_default('seed')}")
+
+
+def training_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of a TrainConfig that were given."""
+    names = {field.name for field in fields(TrainConfig)}
+    return {name: value for name, value in vars(arguments).items() if name in names and value is not None}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    demo = commands.add_parser(
+        "demo",
+        help="the quick demo: 4x4 boards, from nothing (the default)",
+        description="Generate 4x4 puzzles, train a network on them from nothing, and solve boards whose "
+        "solutions it never saw.",
+    )
+    demo.add_argument(
+        "--output",
+        type=Path,
+        default=DEMO_OUTPUT,
+        metavar="DIR",
+        help="where checkpoint, metrics and learning curve go; an earlier demo there is replaced, any other "
+        "run is not (default: %(default)s)",
+    )
+    _add_device(demo)
+    _add_training(demo)
+
+    train = commands.add_parser(
+        "train",
+        help="train a network, or resume its training",
+        description="Train a network. The output directory gets a checkpoint (safetensors), the metrics "
+        "(CSV) and the learning curve (PNG), renewed after every epoch.",
+    )
+    train.add_argument("--box", type=int, choices=(2, 3), help="2 for 4x4 boards, 3 for 9x9 boards (default: 3)")
+    train.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="directory of the run (default: runs/train-9x9 or runs/train-4x4)",
+    )
+    train.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run in the output directory after its last whole epoch, with its options",
+    )
+    train.add_argument("--overwrite", action="store_true", help="replace an earlier run in the output directory")
+    train.add_argument(
+        "--data",
+        metavar="FILE",
+        help="CSV, plain or gzipped, with the columns puzzle and solution (default: generated boards)",
+    )
+    _add_device(train)
+    _add_training(train)
+
+    evaluate = commands.add_parser(
+        "eval",
+        help="evaluate a checkpoint",
+        description="Evaluate a checkpoint: on the test boards of its own run, on those in a file (--data), "
+        "or on newly generated ones (--givens).",
+    )
+    evaluate.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, or the directory of a run")
+    evaluate.add_argument("--data", metavar="FILE", help="CSV with the columns puzzle and solution, plain or gzipped")
+    evaluate.add_argument("--test", type=int, metavar="M", help="of the file, only the last M boards (default: all)")
+    evaluate.add_argument("--givens", type=_givens, metavar="N|LO-HI", help="generate boards with so many given cells")
+    evaluate.add_argument("--count", type=int, default=1000, help="how many to generate (default: %(default)s)")
+    evaluate.add_argument("--max-iter", type=int, help="most sweeps to a solution (default: as trained)")
+    evaluate.add_argument("--eps", type=float, help="relative decrease at which the sweeps stop (default: as trained)")
+    evaluate.add_argument("--batch-size", type=int, help="boards at a time (default: as trained)")
+    evaluate.add_argument(
+        "--seed",
+        type=int,
+        help="seeds generated boards (default: 1) and the layer's random starts (default: the run's seed)",
+    )
+    evaluate.add_argument(
+        "--mnist-root", metavar="DIR", help="for a network that reads images: where MNIST is (default: as trained)"
+    )
+    _add_search(evaluate)
+    evaluate.add_argument(
+        "--joint",
+        action="store_true",
+        help="for a network that reads images: try readings from the most probable down until the learnt objective "
+        "accepts what the layer makes of one",
+    )
+    evaluate.add_argument(
+        "--readings", type=int, default=100, help="with --joint: most readings of a board (default: %(default)s)"
+    )
+    evaluate.add_argument("--append", type=Path, metavar="FILE", help="append the result to this CSV as a row")
+    _add_device(evaluate)
+
+    solve = commands.add_parser(
+        "solve",
+        help="solve puzzles with a checkpoint",
+        description="Complete a puzzle, or every puzzle in a file, and tell whether the answer obeys the "
+        "rules of Sudoku. The rules are checked by this program: the network was never told them. The exit "
+        "status is 1 if an answer breaks the rules.",
+    )
+    solve.add_argument(
+        "puzzle",
+        metavar="PUZZLE|FILE",
+        help="81 or 16 characters, row by row, 0 or . for a blank; or a file with one such puzzle a line or "
+        "a CSV with a column puzzle, plain or gzipped",
+    )
+    solve.add_argument("--checkpoint", required=True, metavar="PATH", help="a checkpoint, or the directory of a run")
+    solve.add_argument("--output", type=Path, metavar="FILE", help="for a file of puzzles: write puzzle,solution CSV")
+    solve.add_argument("--overwrite", action="store_true", help="let --output replace a file")
+    solve.add_argument("--max-iter", type=int, help="most sweeps to a solution (default: as trained)")
+    solve.add_argument("--eps", type=float, help="relative decrease at which the sweeps stop (default: as trained)")
+    solve.add_argument("--seed", type=int, default=0, help="seeds the layer's random starts (default: %(default)s)")
+    _add_search(solve)
+    _add_device(solve)
+
+    rules = commands.add_parser(
+        "rules",
+        help="what a checkpoint has learnt: a picture, and a comparison with the rules",
+        description="Compare the learnt couplings s_i . s_j with the rules of Sudoku, which the layer was never told, "
+        "and draw them, put in order by cell, row, column and box.",
+    )
+    rules.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, or the directory of a run")
+    rules.add_argument("--output", type=Path, metavar="FILE", help="write the picture (PNG) here")
+    rules.add_argument("--overwrite", action="store_true", help="let --output replace a file")
+
+    generate = commands.add_parser(
+        "generate",
+        help="generate puzzles with exactly one solution",
+        description="Generate puzzles with exactly one solution as puzzle,solution CSV. The same seed gives "
+        "the same puzzles.",
+    )
+    generate.add_argument("--box", type=int, choices=(2, 3), default=3, help="2 for 4x4, 3 for 9x9 (default: 3)")
+    generate.add_argument(
+        "--givens",
+        type=_givens,
+        metavar="N|LO-HI",
+        help=f"given cells a board, at least 22 for 9x9 and 4 for 4x4 {_default('givens')}",
+    )
+    generate.add_argument("--count", type=int, default=10, help="how many (default: %(default)s)")
+    generate.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    generate.add_argument(
+        "--output", type=Path, metavar="FILE", help="gzipped if it ends in .gz (default: standard output)"
+    )
+    generate.add_argument("--overwrite", action="store_true", help="let --output replace a file")
+    return parser
