@@ -257,7 +257,9 @@ def build_parser() -> argparse.ArgumentParser:
         "and draw them, put in order by cell, row, column and box.",
     )
     rules.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, or the directory of a run")
-    rules.add_argument("--output", type=Path, metavar="FILE", help="write the picture (PNG) here")
+    rules.add_argument(
+        "--output", type=Path, metavar="FILE", help="write the picture, a PNG, here (default: no picture)"
+    )
     rules.add_argument("--overwrite", action="store_true", help="let --output replace a file")
 
     generate = commands.add_parser(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,12 @@ import pytest
 
 from demos.sudoku.__main__ import main
 from demos.sudoku.boards import Boards, format_line, obeys_rules, parse_board
-from demos.sudoku.checkpoint import CHECKPOINT_NAME, load_checkpoint
+from demos.sudoku.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from demos.sudoku.config import TrainConfig
 from demos.sudoku.data import load_split, read_csv, write_csv
 from demos.sudoku.generator import generate
+from demos.sudoku.model import SudokuNet
+from demos.sudoku.search import Answers
 from demos.sudoku.train import CURVE_NAME, Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -50,11 +54,11 @@ def test_help_in_a_process_of_its_own() -> None:
     )
     assert done.returncode == 0
     assert done.stderr == ""
-    for word in ("usage: python -m demos.sudoku", "demo", "train", "eval", "solve", "generate", "examples:"):
+    for word in ("usage: python -m demos.sudoku", "demo", "train", "eval", "solve", "rules", "generate", "examples:"):
         assert word in done.stdout
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "eval", "solve", "generate"])
+@pytest.mark.parametrize("command", ["demo", "train", "eval", "solve", "rules", "generate"])
 def test_help_of_the_commands(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
@@ -368,6 +372,104 @@ def test_solve_output_wants_a_file_of_puzzles(
 ) -> None:
     solve = ["solve", "." * 16, "--checkpoint", str(trained), "--output", str(tmp_path / "a")]
     assert "--output: got it with a single puzzle" in fails(solve, capsys)
+
+
+# --- search and rules ---------------------------------------------------------------------------------------
+
+
+def test_eval_with_search(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "table.csv"
+    options = [
+        "eval",
+        str(trained),
+        "--givens",
+        "5",
+        "--count",
+        "40",
+        "--search",
+        "--fraction",
+        "1",
+        "--append",
+        str(table),
+    ]
+    for paths in ("1", "20"):
+        assert main([*options, "--paths", paths]) == 0
+    shown = capsys.readouterr().out
+    assert "search, paths 20, fraction 1, sure 0.9" in shown
+    with open(table, newline="") as file:
+        one, many = csv.DictReader(file)
+    assert one["boards"] == "40 generated boards, 5 of 16 cells given"
+    assert float(one["mean paths a board"]) == 1 < float(many["mean paths a board"])
+    assert float(many["answers accepted"]) > float(one["answers accepted"])
+    for row in (one, many):  # accepted, less those wrongly so, and those wrongly not: the right ones
+        right = (
+            40 * float(row["answers accepted"]) - int(row["accepted, and wrong"]) + int(row["not accepted, but right"])
+        )
+        assert right == pytest.approx(40 * float(row["boards wholly right"]), abs=0.1)
+    without = [*options[:-5], "--append", str(table)]
+    assert main(without) == 2
+    assert "--append: " in capsys.readouterr().err
+
+
+def test_eval_refuses_what_does_not_fit(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for options, message in (
+        (["--joint"], "--joint: the network reads no images"),
+        (["--search", "--joint"], "--search: it solves puzzles of digits"),
+        (["--search", "--paths", "0"], "paths: got 0, wanted 1 or more"),
+        (["--search", "--fraction", "2"], "fraction: got 2.0"),
+    ):
+        assert main(["eval", str(trained), "--givens", "8", "--count", "2", *options]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_search_wants_a_finished_run(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_checkpoint(tmp_path / CHECKPOINT_NAME, replace(load_checkpoint(trained), limit=None))
+    puzzle = format_line(generate(2, 10, 1, seed=8).puzzles[0])
+    assert "it has no limit" in fails(["solve", puzzle, "--checkpoint", str(tmp_path), "--search"], capsys)
+
+
+def test_solve_with_search(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    easy = generate(2, 10, 1, seed=8)
+    assert main(["solve", format_line(easy.puzzles[0]), "--checkpoint", str(trained), "--search"]) == 0
+    assert "The network's own objective accepts it." in capsys.readouterr().out
+
+
+def test_more_sweeps_with_search(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, float]] = []
+
+    def record(net: SudokuNet, puzzles: np.ndarray, *_: object, **__: object) -> Answers:
+        seen.append((net.layer.max_iter, net.layer.eps))
+        zeros = np.zeros(len(puzzles))
+        return Answers(puzzles * 0 + 1, zeros, zeros > 0, zeros.astype(int), zeros.astype(int))
+
+    monkeypatch.setattr("demos.sudoku.search.search", record)
+    puzzle = "1" + 15 * "."
+    for options in ([], ["--max-iter", "7"], ["--eps", "0.5"]):
+        main(["solve", puzzle, "--checkpoint", str(trained), "--search", *options])
+    assert seen == [(100, 1e-5), (7, 1e-5), (100, 0.5)]
+
+
+def test_rules(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "rules.png"
+    assert main(["rules", str(trained), "--output", str(picture)]) == 0
+    shown = capsys.readouterr().out
+    assert "320 pairs of bits exclude each other" in shown and "average precision" in shown
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    assert "exists; pass --overwrite" in fails(["rules", str(trained), "--output", str(picture)], capsys)
+
+
+def test_images_from_training_to_joint_decoding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    options = [*QUICK[:-6], "--epochs", "1", "--batch-size", "10", "--images", "digits", "--output", str(run)]
+    assert main(["train", "--box", "2", *options]) == 0
+    assert "4x4 boards, images of scikit-learn's digits, generated" in capsys.readouterr().out
+    assert main(["eval", str(run)]) == 0
+    assert "given cells read right" in capsys.readouterr().out
+    assert main(["eval", str(run), "--joint", "--readings", "3", "--givens", "9", "--count", "10"]) == 0
+    assert "joint, at most 3 readings" in capsys.readouterr().out
+    assert main(["eval", str(run), "--search"]) == 2
+    # Behind the reader is a network that solves puzzles of digits as well.
+    assert main(["solve", format_line(generate(2, 12, 1).puzzles[0]), "--checkpoint", str(run)]) in (0, 1)
 
 
 # --- generate -----------------------------------------------------------------------------------------------
