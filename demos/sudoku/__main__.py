@@ -281,7 +281,7 @@ def run_eval(arguments: argparse.Namespace) -> int:
     if config.images is not None:
         pool = load_pool(config.images, train=False, mnist_root=arguments.mnist_root or config.mnist_root)
         boards = with_images(boards, pool, config.seed)
-    if arguments.search:
+    if arguments.search and not arguments.joint:
         result = _evaluate_search(arguments, checkpoint, net, boards, seed)
     elif arguments.joint:
         result = _evaluate_joint(arguments, checkpoint, net, boards, seed)
@@ -336,7 +336,9 @@ def _append(path: Path, row: Result) -> None:
 def _search_options(arguments: argparse.Namespace) -> SearchOptions:
     from demos.sudoku.search import SearchOptions
 
-    return SearchOptions(fraction=arguments.fraction, sure=arguments.sure, paths=arguments.paths)
+    return SearchOptions(
+        coarse=arguments.coarse, fraction=arguments.fraction, sure=arguments.sure, paths=arguments.paths
+    )
 
 
 def _limit(checkpoint: Checkpoint) -> float:
@@ -356,14 +358,16 @@ def _evaluate_search(
     from demos.sudoku.model import satnet_of
     from demos.sudoku.search import search
 
-    if arguments.joint or checkpoint.config.images is not None:
-        raise ValueError("--search: it solves puzzles of digits, wanted --joint alone for a network that reads images")
+    if checkpoint.config.images is not None:
+        raise ValueError(
+            "--search: alone it solves puzzles of digits, wanted --joint too for a network that reads images"
+        )
     start = time.perf_counter()
     found = search(satnet_of(net), boards.puzzles, _limit(checkpoint), _search_options(arguments), seed=seed)
     seconds = time.perf_counter() - start
     right = (found.boards == boards.solutions).all(1)
     return {
-        "method": f"search, paths {arguments.paths}, fraction {arguments.fraction:g}, sure {arguments.sure:g}",
+        "method": f"search, at most {arguments.paths} paths",
         "boards wholly right": float(right.mean()),
         "answers accepted": float(found.accepted.mean()),
         "accepted, and wrong": int((found.accepted & ~right).sum()),
@@ -384,13 +388,14 @@ def _evaluate_joint(
     from demos.sudoku.model import VisualNet
 
     if not isinstance(net, VisualNet) or not isinstance(boards, ImageBoards):
-        raise ValueError("--joint: the network reads no images, wanted one that does, or --search")
+        raise ValueError("--joint: the network reads no images, wanted one that does, or --search alone")
     start = time.perf_counter()
-    found = read_jointly(net, boards, _limit(checkpoint), readings=arguments.readings, seed=seed)
+    options = _search_options(arguments) if arguments.search else None
+    found = read_jointly(net, boards, _limit(checkpoint), readings=arguments.readings, options=options, seed=seed)
     seconds = time.perf_counter() - start
     right = (found.boards == boards.solutions).all(1)
     return {
-        "method": f"joint, at most {arguments.readings} readings",
+        "method": f"joint, at most {arguments.readings} readings" + (", search" if arguments.search else ""),
         "boards wholly right": float(right.mean()),
         "answers accepted": float(found.accepted.mean()),
         "accepted, and wrong": int((found.accepted & ~right).sum()),

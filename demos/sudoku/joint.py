@@ -3,7 +3,8 @@
 One forward pass takes the reader's most probable digit in each given cell at its word, so that a single misread digit
 costs the board. Here the readings of all given cells together are hypotheses, tried from the most probable down. The layer
 completes each, and the first completion is accepted whose learnt objective is within the limit that solved training boards
-set (see :mod:`demos.sudoku.search`): a misread digit makes a board that the learnt rules do not allow.
+set (see :mod:`demos.sudoku.search`): most misread digits make a board that the learnt rules do not allow. Not all: a puzzle
+with one digit exchanged for another can have a solution too, so the order of the readings matters.
 """
 
 from __future__ import annotations
@@ -17,11 +18,10 @@ import torch
 from numpy.typing import NDArray
 
 from demos.sudoku.boards import Int8Array
-from demos.sudoku.data import encode
 from demos.sudoku.images import ImageBoards
 from demos.sudoku.model import VisualNet, satnet_of
 from demos.sudoku.progress import progress_bar
-from demos.sudoku.search import learnt_objective
+from demos.sudoku.search import SearchOptions, learnt_objective, search
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,14 @@ def most_probable(probabilities: NDArray[np.float64]) -> Iterator[NDArray[np.int
 
 @torch.no_grad()
 def read_jointly(
-    net: VisualNet, boards: ImageBoards, limit: float, *, readings: int = 100, batch_size: int = 100, seed: int = 0
+    net: VisualNet,
+    boards: ImageBoards,
+    limit: float,
+    *,
+    readings: int = 100,
+    options: SearchOptions | None = None,
+    batch_size: int = 100,
+    seed: int = 0,
 ) -> Readings:
     """Read and complete boards of images.
 
@@ -105,6 +112,8 @@ def read_jointly(
         The highest learnt objective of an answer that is accepted: :func:`demos.sudoku.search.objective_limit`.
     readings
         At most so many are completed for a board.
+    options
+        Complete each reading by a search, rather than in one forward pass.
     batch_size
         Boards at a time.
     seed
@@ -136,10 +145,16 @@ def read_jointly(
                 open_, puzzles = [open_[row] for row in left], puzzles[left]
                 if not open_:
                     break
-                known = torch.from_numpy(puzzles).to(net.device)
-                completed = solver.answers(solver(*encode(known), generator=generator), known)
-                objective = learnt_objective(solver, completed, generator=generator).cpu().numpy()
-                for b, answer, value in zip(open_, completed.cpu().numpy(), objective, strict=True):
+                if options is None:
+                    completed = solver.predict(torch.from_numpy(puzzles).to(net.device), generator=generator)
+                    objective = learnt_objective(solver, completed, generator=generator).cpu().numpy()
+                    found = completed.cpu().numpy()
+                else:
+                    result = search(
+                        solver, puzzles, limit, options, seed=seed + attempt, description=f"reading {attempt + 1}"
+                    )
+                    found, objective = result.boards, result.objective
+                for b, answer, value in zip(open_, found, objective, strict=True):
                     tried[first + b] += 1
                     accepted[first + b] = value <= limit
                     if attempt == 0 or value <= limit:

@@ -74,13 +74,19 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
         "--paths",
         type=int,
         default=30,
-        help="give a board up after so many times; 1: never go back (default: %(default)s)",
+        help="give a board up after so many times; 1: the coarse one alone, 2: never go back (default: %(default)s)",
+    )
+    search.add_argument(
+        "--coarse",
+        type=float,
+        default=0.12,
+        help="share of a board's blank cells that are fixed before solving again, the first time (default: %(default)s)",
     )
     search.add_argument(
         "--fraction",
         type=float,
         default=0.03,
-        help="share of a board's blank cells that are fixed before solving again (default: %(default)s)",
+        help="the same, all later times (default: %(default)s)",
     )
     search.add_argument(
         "--sure",

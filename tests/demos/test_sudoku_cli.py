@@ -387,7 +387,7 @@ def test_eval_with_search(trained: Path, tmp_path: Path, capsys: pytest.CaptureF
         "--count",
         "40",
         "--search",
-        "--fraction",
+        "--coarse",
         "1",
         "--append",
         str(table),
@@ -395,7 +395,7 @@ def test_eval_with_search(trained: Path, tmp_path: Path, capsys: pytest.CaptureF
     for paths in ("1", "20"):
         assert main([*options, "--paths", paths]) == 0
     shown = capsys.readouterr().out
-    assert "search, paths 20, fraction 1, sure 0.9" in shown
+    assert "search, at most 20 paths" in shown
     with open(table, newline="") as file:
         one, many = csv.DictReader(file)
     assert one["boards"] == "40 generated boards, 5 of 16 cells given"
@@ -414,7 +414,6 @@ def test_eval_with_search(trained: Path, tmp_path: Path, capsys: pytest.CaptureF
 def test_eval_refuses_what_does_not_fit(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for options, message in (
         (["--joint"], "--joint: the network reads no images"),
-        (["--search", "--joint"], "--search: it solves puzzles of digits"),
         (["--search", "--paths", "0"], "paths: got 0, wanted 1 or more"),
         (["--search", "--fraction", "2"], "fraction: got 2.0"),
     ):
@@ -467,7 +466,11 @@ def test_images_from_training_to_joint_decoding(tmp_path: Path, capsys: pytest.C
     assert "given cells read right" in capsys.readouterr().out
     assert main(["eval", str(run), "--joint", "--readings", "3", "--givens", "9", "--count", "10"]) == 0
     assert "joint, at most 3 readings" in capsys.readouterr().out
+    options = ["--joint", "--search", "--paths", "1", "--readings", "2", "--givens", "9", "--count", "4"]
+    assert main(["eval", str(run), *options]) == 0
+    assert "joint, at most 2 readings, search" in capsys.readouterr().out
     assert main(["eval", str(run), "--search"]) == 2
+    assert "--search: alone it solves puzzles of digits" in capsys.readouterr().err
     # Behind the reader is a network that solves puzzles of digits as well.
     assert main(["solve", format_line(generate(2, 12, 1).puzzles[0]), "--checkpoint", str(run)]) in (0, 1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,43 +72,51 @@ def scripted(traps: dict[int, tuple[int, float]]) -> tuple[Any, np.ndarray, np.n
 
 def test_without_traps_one_path_does() -> None:
     net, puzzles, solutions = scripted({})
-    found = search(net, puzzles, 0.5, SearchOptions(fraction=0.2, sure=2))
+    found = search(net, puzzles, 0.5, SearchOptions(coarse=0.2, fraction=0.2, sure=2))
     assert (found.boards == solutions).all()
     assert found.accepted.tolist() == [True] and found.paths.tolist() == [1] and found.objective.tolist() == [0]
     # 10 blanks, a fifth of those left and at least one a round: 2, 2, 1, 1, 1, 1, 1, 1; then the objective.
     assert found.solves.tolist() == [9]
 
 
+def test_later_decimations_go_by_smaller_steps() -> None:
+    net, puzzles, _ = scripted({2: (0, 0.1)})
+    coarse = search(net, puzzles, 0.5, SearchOptions(coarse=1, fraction=0.2, sure=2, paths=1))
+    fine = search(net, puzzles, 0.5, SearchOptions(coarse=1, fraction=0.2, sure=2, paths=2))
+    assert coarse.solves.tolist() == [2] and fine.solves.tolist() == [2 + 9]
+
+
 def test_sure_cells_are_fixed_at_once() -> None:
     net, puzzles, _ = scripted({})
-    assert search(net, puzzles, 0.5, SearchOptions(fraction=0.01, sure=0.5)).solves.tolist() == [2]
+    assert search(net, puzzles, 0.5, SearchOptions(coarse=0.01, sure=0.5)).solves.tolist() == [2]
 
 
 def test_backtracking_goes_first_where_confidence_was_least() -> None:
     # Right cells have a confidence of 0.6: with 0.1 the trap is the first to be gone back to.
     net, puzzles, solutions = scripted({2: (0, 0.1)})
-    options = SearchOptions(fraction=0.2, sure=2, paths=1)
-    stuck = search(net, puzzles, 0.5, options)
-    assert stuck.accepted.tolist() == [False] and stuck.objective.tolist() == [1]
-    assert (stuck.boards != solutions).sum() == 1
-    found = search(net, puzzles, 0.5, SearchOptions(fraction=0.2, sure=2, paths=2))
-    assert (found.boards == solutions).all() and found.paths.tolist() == [2]
+    options = SearchOptions(coarse=0.2, fraction=0.2, sure=2)
+    for paths in (1, 2):  # the coarse decimation, and the fine one from the start
+        stuck = search(net, puzzles, 0.5, replace(options, paths=paths))
+        assert stuck.accepted.tolist() == [False] and stuck.objective.tolist() == [1]
+        assert stuck.paths.tolist() == [paths] and (stuck.boards != solutions).sum() == 1
+    found = search(net, puzzles, 0.5, SearchOptions(coarse=0.2, fraction=0.2, sure=2, paths=3))
+    assert (found.boards == solutions).all() and found.paths.tolist() == [3]
     # With 0.9 there are ten alternatives, and the trap's is the last.
     net, puzzles, solutions = scripted({2: (0, 0.9)})
-    found = search(net, puzzles, 0.5, SearchOptions(fraction=0.2, sure=2, paths=200))
+    found = search(net, puzzles, 0.5, SearchOptions(coarse=0.2, fraction=0.2, sure=2, paths=200))
     assert (found.boards == solutions).all() and found.paths[0] > 10
 
 
 def test_two_wrong_cells_are_both_gone_back_to() -> None:
     net, puzzles, solutions = scripted({2: (0, 0.1), 5: (0, 0.2)})
-    found = search(net, puzzles, 0.5, SearchOptions(fraction=0.2, sure=2, paths=20))
+    found = search(net, puzzles, 0.5, SearchOptions(coarse=0.2, fraction=0.2, sure=2, paths=20))
     assert (found.boards == solutions).all() and found.accepted.all()
 
 
 def test_what_is_wrong_is_given_to_the_layer_as_false() -> None:
     net, puzzles, _ = scripted({2: (0, 0.1)})
     cell, (digit, _) = next(iter(net.traps.items()))
-    search(net, puzzles, 0.5, SearchOptions(fraction=0.2, sure=2, paths=2))
+    search(net, puzzles, 0.5, SearchOptions(coarse=0.2, fraction=0.2, sure=2, paths=3))
     marked = [(bits, given) for bits, given in net.calls if given[0, cell * 4 + digit - 1] and not given[0].all()]
     told = [(bits, given) for bits, given in marked if given[0].reshape(16, 4)[cell].sum() == 1]
     assert told and all(bits[0, cell * 4 + digit - 1] == 0 for bits, _ in told)
@@ -166,6 +175,7 @@ def test_limit() -> None:
     ("options", "message"),
     [
         ({"fraction": 0.0}, "fraction: got 0.0, wanted more than 0"),
+        ({"coarse": 1.5}, "coarse: got 1.5, wanted more than 0"),
         ({"paths": 0}, "paths: got 0, wanted 1 or more"),
         ({"batch_size": 0}, "batch_size: got 0, wanted 1 or more"),
     ],
@@ -229,8 +239,6 @@ def test_exclusions_are_the_rules() -> None:
 
 
 def test_couplings_in_the_order_of_the_board() -> None:
-    from dataclasses import replace
-
     net = satnet_of(build(replace(PRESETS[2], permuted=True, seed=3)))
     assert net.permutation is not None
     S = net.layer.S.detach()[1:65].double()
