@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from demos.sudoku.model import BitNet, Net
     from demos.sudoku.search import SearchOptions
     from demos.sudoku.train import Evaluation
+
+RESULTS = Path(__file__).parent / "results"
+
 
 # --- commands -----------------------------------------------------------------------------------------------
 
@@ -161,7 +165,56 @@ def run_demo(arguments: argparse.Namespace) -> int:
     print(f"Learning curve: {output / CURVE_NAME}")
     another = format_line(trainer.test_boards.puzzles[easiest]).replace("0", ".")
     print(f"\nSolve another, or one of yours: {PROGRAM} solve {another} --checkpoint {output}")
+    _show_large(arguments, output)
     return 0
+
+
+def _show_large(arguments: argparse.Namespace, output: Path) -> None:
+    """Solve 9x9 boards with the weights in ``results``: one of digits, one of images of digits."""
+    import numpy as np
+    import torch
+
+    from demos.sudoku.checkpoint import load_checkpoint, write_atomically
+    from demos.sudoku.gallery import teach_reader, visual_board_png
+    from demos.sudoku.generator import generate
+    from demos.sudoku.images import load_pool, with_images
+    from demos.sudoku.joint import read_jointly
+    from demos.sudoku.model import VisualNet, build, satnet_of
+    from demos.sudoku.search import SearchOptions, search
+
+    checkpoint = load_checkpoint(RESULTS / "original-9x9")
+    solver = satnet_of(build(replace(checkpoint.config, max_iter=100, eps=1e-5)))
+    solver.load_state_dict(checkpoint.model)
+    solver.to(arguments.device)
+    limit = _limit(checkpoint)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = VisualNet(solver).to(arguments.device)
+        teach_reader(net, load_pool("digits", train=True))
+    torch.set_num_threads(arguments.threads or os.cpu_count() or 1)  # these boards are large enough to gain by it
+    hard = generate(3, 24, 1, seed=1)
+    found = search(solver, hard.puzzles, limit)
+    print(f"\n9x9, with the weights in {RESULTS / 'original-9x9'}: a board with 24 cells given, by search.\n")
+    print(_draw(hard.puzzles[0], found.boards[0]))
+    said = "accepts" if found.accepted[0] else "does not accept"
+    print(f"\nThe learnt objective {said} it, after {found.solves[0]} forward passes. {_verdict(found.boards[0])}")
+
+    board = with_images(generate(3, 34, 1, seed=6), load_pool("digits", train=False), seed=0)
+    net.eval()
+    with torch.no_grad():
+        seen = net.read(*net.inputs(board)).argmax(-1)[0].cpu().numpy().astype(np.int8) + 1
+    answer = read_jointly(net, board, limit, readings=20, options=SearchOptions(paths=2)).boards[0]
+    given = board.puzzles[0] != 0
+    misread = int((seen != board.puzzles[0])[given].sum())
+    picture = output / "images-9x9.png"
+    title = "A board of scikit-learn's digits; blue: completed, red: read wrongly at first (small), and corrected"
+    write_atomically(picture, visual_board_png(board, seen, answer, title))
+    right = "right" if (answer == board.solutions[0]).all() else "not right"
+    print(
+        f"\nA board whose {given.sum()} given cells are images: scikit-learn's digits, which a small reader has just learnt, in\n"
+        f"front of the same layer. It misreads {misread} of them; decoded jointly with the learnt rules, the answer is {right}.\n"
+        f"Picture: {picture}"
+    )
 
 
 def run_train(arguments: argparse.Namespace) -> int:
@@ -495,7 +548,8 @@ def run_rules(arguments: argparse.Namespace) -> int:
     _refuse_to_overwrite(arguments)
     from demos.sudoku.checkpoint import load_checkpoint
     from demos.sudoku.model import build, satnet_of
-    from demos.sudoku.rules import measure, rules_png
+    from demos.sudoku.rules import changed_boards, measure, rules_png
+    from demos.sudoku.search import objective_of
 
     checkpoint = load_checkpoint(arguments.checkpoint)
     net = build(checkpoint.config)
@@ -513,6 +567,17 @@ def run_rules(arguments: argparse.Namespace) -> int:
     print(f"Among the {found.pairs:,} strongest couplings are, of the pairs that exclude each other within a")
     for kind, share in found.recall_by_kind.items():
         print(f"  {kind:<6} {share:8.2%}")
+    from demos.sudoku.generator import generate
+
+    boards = generate(checkpoint.config.box, checkpoint.config.box**4 // 2, arguments.count, seed=1, progress=True)
+    limit = _limit(checkpoint)
+    print(f"The learnt objective of {arguments.count:,} generated boards; answers are accepted up to {limit:.2f}.")
+    for name, changed in changed_boards(boards.solutions).items():
+        values = objective_of(solver, changed)
+        print(
+            f"  {name:<20}{values.mean():7.2f} +- {values.std():.2f}, from {values.min():.2f} to {values.max():.2f}; "
+            f"{(values <= limit).mean():7.2%} accepted"
+        )
     if arguments.output is not None:
         size = checkpoint.config.box**2
         title = f"{size}x{size} Sudoku{checkpoint.config.variant}: what S has learnt, bits put in order four ways"

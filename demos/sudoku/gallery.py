@@ -66,7 +66,7 @@ def _grid(axes: Axes, size: int, box: int) -> None:
     axes.axis("off")
 
 
-def teach_reader(net: VisualNet, pool: Pool, *, epochs: int = 15, batch_size: int = 32, seed: int = 0) -> None:
+def teach_reader(net: VisualNet, pool: Pool, *, epochs: int = 8, batch_size: int = 32, seed: int = 0) -> None:
     """Train the reader of ``net`` alone on labelled images of digits, in some seconds for a thousand of them."""
     generator = torch.Generator().manual_seed(seed)
     known = torch.from_numpy((pool.labels >= 1) & (pool.labels <= net.box**2))

@@ -264,6 +264,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     rules.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, or the directory of a run")
     rules.add_argument(
+        "--count", type=int, default=1000, help="boards to compare objectives on, generated (default: %(default)s)"
+    )
+    rules.add_argument(
         "--output", type=Path, metavar="FILE", help="write the picture, a PNG, here (default: no picture)"
     )
     rules.add_argument("--overwrite", action="store_true", help="let --output replace a file")

@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from demos.sudoku.boards import Int8Array, box_of
 from demos.sudoku.model import SudokuNet
 
 KINDS = ("cell", "row", "column", "box")
@@ -99,6 +100,24 @@ def measure(net: SudokuNet) -> Measurement:
         recall=hits / pairs,
         recall_by_kind={kind: float(strongest[mask[upper]].mean()) for kind, mask in kinds.items()},
     )
+
+
+def changed_boards(solutions: Int8Array, seed: int = 0) -> dict[str, Int8Array]:
+    """Return the solved boards, and what one or two small changes make of each of them: boards that break the rules.
+
+    ``one cell wrong``: a random cell holds another digit. ``two cells exchanged``: two random cells of one row hold each
+    other's digit, so that rows, if nothing else, are still right.
+    """
+    rng = np.random.default_rng(seed)
+    size = box_of(solutions.shape[1]) ** 2
+    boards = np.arange(len(solutions))
+    one, two = solutions.copy(), solutions.copy()
+    cell = rng.integers(size**2, size=len(boards))
+    one[boards, cell] = (one[boards, cell] - 1 + rng.integers(1, size, size=len(boards))) % size + 1
+    row = size * rng.integers(size, size=len(boards))
+    pair = row[:, None] + rng.random((len(boards), size)).argsort(1)[:, :2]
+    two[boards[:, None], pair] = solutions[boards[:, None], pair[:, ::-1]]
+    return {"solved": solutions, "one cell wrong": one, "two cells exchanged": two}
 
 
 def rules_png(net: SudokuNet, title: str) -> bytes:

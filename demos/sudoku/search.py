@@ -82,6 +82,16 @@ def learnt_objective(net: SudokuNet, boards: Tensor, *, generator: torch.Generat
     return info.objective
 
 
+def objective_of(net: SudokuNet, boards: Int8Array, *, seed: int = 0, batch_size: int = 200) -> NDArray[np.float64]:
+    """Return the learnt objectives, (count,), of completed boards of shape (count, N ** 2), in batches."""
+    generator = torch.Generator(net.device).manual_seed(seed)
+    parts = [
+        learnt_objective(net, torch.from_numpy(boards[i : i + batch_size]).to(net.device), generator=generator)
+        for i in range(0, len(boards), batch_size)
+    ]
+    return torch.cat(parts).cpu().double().numpy()
+
+
 def objective_limit(net: SudokuNet, solutions: Int8Array, *, seed: int = 0, batch_size: int = 200) -> float:
     """Return the highest objective at which an answer is accepted, from solved boards that the network was trained on.
 
@@ -90,13 +100,7 @@ def objective_limit(net: SudokuNet, solutions: Int8Array, *, seed: int = 0, batc
     """
     if len(solutions) == 0:
         raise ValueError("solutions: got none, wanted solved boards to set the limit by")
-    generator = torch.Generator(net.device).manual_seed(seed)
-    objective = torch.cat(
-        [
-            learnt_objective(net, torch.from_numpy(solutions[i : i + batch_size]).to(net.device), generator=generator)
-            for i in range(0, len(solutions), batch_size)
-        ]
-    ).double()
+    objective = objective_of(net, solutions, seed=seed, batch_size=batch_size)
     mean = objective.mean()
     return float(mean + 3 * (objective.max() - mean))
 

@@ -20,7 +20,7 @@ from demos.sudoku.generator import generate
 from demos.sudoku.images import ImageBoards
 from demos.sudoku.joint import most_probable, read_jointly
 from demos.sudoku.model import SudokuNet, VisualNet, build, satnet_of
-from demos.sudoku.rules import couplings, exclusions, measure, rules_png
+from demos.sudoku.rules import changed_boards, couplings, exclusions, measure, rules_png
 from demos.sudoku.search import SearchOptions, learnt_objective, objective_limit, search
 
 ROOT = Path(__file__).parents[2]
@@ -236,6 +236,18 @@ def test_exclusions_are_the_rules() -> None:
     for board in bits:
         for mask in kinds.values():
             assert not mask[np.ix_(board, board)].any()
+
+
+def test_changed_boards_break_the_rules() -> None:
+    solutions = generate(3, 34, 50, seed=6).solutions
+    kinds = changed_boards(solutions)
+    assert obeys_rules(kinds.pop("solved")).all()
+    for name, boards in kinds.items():
+        assert not obeys_rules(boards).any()
+        assert set((boards != solutions).sum(1).tolist()) == {1 if name == "one cell wrong" else 2}
+        assert boards.min() >= 1 and boards.max() <= 9
+    rows = np.sort(kinds["two cells exchanged"].reshape(-1, 9, 9), 2)
+    assert (rows == np.arange(1, 10)).all()
 
 
 def test_couplings_in_the_order_of_the_board() -> None:
