@@ -199,7 +199,7 @@ def _show_large(arguments: argparse.Namespace, output: Path) -> None:
     said = "accepts" if found.accepted[0] else "does not accept"
     print(f"\nThe learnt objective {said} it, after {found.solves[0]} forward passes. {_verdict(found.boards[0])}")
 
-    board = with_images(generate(3, 34, 1, seed=6), load_pool("digits", train=False), seed=0)
+    board = with_images(generate(3, 34, 1, seed=2), load_pool("digits", train=False), seed=0)
     net.eval()
     with torch.no_grad():
         seen = net.read(*net.inputs(board)).argmax(-1)[0].cpu().numpy().astype(np.int8) + 1
@@ -211,8 +211,8 @@ def _show_large(arguments: argparse.Namespace, output: Path) -> None:
     write_atomically(picture, visual_board_png(board, seen, answer, title))
     right = "right" if (answer == board.solutions[0]).all() else "not right"
     print(
-        f"\nA board whose {given.sum()} given cells are images: scikit-learn's digits, which a small reader has just learnt, in\n"
-        f"front of the same layer. It misreads {misread} of them; decoded jointly with the learnt rules, the answer is {right}.\n"
+        f"\nA board whose {given.sum()} given cells are images: scikit-learn's digits, which a small reader in front of the\n"
+        f"same layer has just learnt. It misreads {misread} of them; decoded jointly with the rules, the answer is {right}.\n"
         f"Picture: {picture}"
     )
 
