@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -76,6 +77,13 @@ class Study:
         run = Run(self.config, length, seed)
         if rows := self.rows(length, seed):
             run.restore(self._state, rows)
+        return run
+
+    def finished(self, length: int, seed: int) -> Run:
+        """A finished run, with its weights."""
+        run = Run(self.config, length, seed)
+        with torch.no_grad():
+            run.net.layer.S.copy_(self.weights[weights_name(length, seed)])
         return run
 
     def is_finished(self, length: int, seed: int) -> bool:

@@ -17,7 +17,7 @@ from demos.parity.config import Config
 from demos.parity.data import draw_split
 from demos.parity.model import ParityChain
 from demos.parity.study import CHECKPOINT_NAME, Study, weights_name
-from demos.parity.train import Run, count_right, sequence_loss
+from demos.parity.train import TEST_DRAWS, TEST_EPS, TEST_MAX_ITER, Run, is_right, sequence_loss
 
 RESULTS = Path(__file__).parents[2] / "demos" / "parity" / "results"
 SMALL = [*("--lengths", "8", "--train", "200", "--test", "56"), *("--batch-size", "20", "--epochs", "2")]
@@ -141,7 +141,7 @@ def test_drawn_weights_are_those_with_the_largest_interaction() -> None:
 
 def test_loss_and_count() -> None:
     z, y = torch.tensor([0.9, 0.5, 0.2, 0.7]), torch.tensor([1.0, 1.0, 0.0, 0.0])
-    assert count_right(z, y) == 2 and count_right(z, 1 - y) == 1
+    assert is_right(z, y).tolist() == [True, False, True, False]
     assert sequence_loss(z, y, "absolute").item() == pytest.approx((0.1 + 0.5 + 0.2 + 0.7) / 4)
     torch.testing.assert_close(sequence_loss(z, y, "bce"), nn.functional.binary_cross_entropy(z, y))
     assert sequence_loss(1 - y, y, "bce").isfinite()
@@ -178,11 +178,24 @@ def test_learns_the_parity_of_every_unseen_sequence(finished: Path) -> None:
     assert [row["epoch"] for row in kept] == ["1", "2"] * 2
     study = Study.load(finished)
     assert set(study.weights) == {weights_name(8, 0), weights_name(8, 1)}
-    run = Run(study.config, 8, 1)
-    assert run.test() < 56
-    with torch.no_grad():
-        run.net.layer.S.copy_(study.weights[weights_name(8, 1)])
-    assert run.test() == 56
+    assert Run(study.config, 8, 1).test() < 56 and Run(study.config, 8, 1).final_test() > 0
+    assert study.finished(8, 1).test() == 56
+
+
+def test_final_test_counts_what_is_wrong_in_any_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(Config(lengths=(8,), train=20, test=30, draws=1), 8, 0)
+    solvers = []
+
+    def forward(net: ParityChain, bits: Tensor, *, generator: torch.Generator) -> Tensor:
+        solvers.append((net.layer.eps, net.layer.max_iter))
+        answer = run.test_set.parity.clone()
+        wrong = generator.initial_seed()
+        answer[wrong] = 1 - answer[wrong]
+        return answer
+
+    monkeypatch.setattr(ParityChain, "forward", forward)
+    assert run.final_test() == TEST_DRAWS > 1
+    assert set(solvers) == {(TEST_EPS, TEST_MAX_ITER)} and (run.net.layer.eps, run.net.layer.max_iter) == (1e-3, 40)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3])
@@ -287,11 +300,18 @@ def test_seeds_that_are_no_numbers(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("length", [20, 40])
 def test_weights_of_the_results(length: int) -> None:
-    """Those that the documentation speaks of: all seeds, on sequences of another seed's draw and twice as long."""
+    """Those that the documentation speaks of, whatever their length, on 200 sequences of length 40 of another draw."""
     study = Study.load(RESULTS / f"length-{length}")
     assert set(study.weights) == {weights_name(length, seed) for seed in range(5)}
-    net, (unseen, _) = chain("sign"), draw_split(40, 200, 1, seed=99)
+    net, (unseen, _) = (
+        ParityChain(4, 4, TEST_MAX_ITER, TEST_EPS, gradient="raw", growth=1),
+        draw_split(40, 200, 1, seed=99),
+    )
     for S in study.weights.values():
         with torch.no_grad():
             net.layer.S.copy_(S)
-            assert count_right(net(unseen.bits, generator=torch.Generator().manual_seed(0)), unseen.parity) == 200
+            assert is_right(net(unseen.bits, generator=torch.Generator().manual_seed(9)), unseen.parity).all()
+    with (RESULTS / f"length-{length}" / SUMMARY_NAME).open() as file:
+        assert [(row["seed"], row["test_wrong"]) for row in csv.DictReader(file)] == [
+            (str(seed), "0") for seed in range(5)
+        ]
