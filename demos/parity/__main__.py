@@ -34,8 +34,7 @@ training:
   last output together (no label is used). It has one epoch to bring the training loss below
   --give-up; otherwise the next start follows. Only training loss decides; test sequences are
   reported, never looked at to choose. The final test solves to a tighter tolerance than
-  training does, and counts a sequence as wrong if it is in any of three draws of the solver's
-  random starts.
+  training does.
 
 examples:
   {PROGRAM} --out runs/parity

@@ -33,8 +33,8 @@ def is_right(probability: Tensor, parity: Tensor) -> Tensor:
     return (probability - 0.5) * (2 * parity - 1) > 0
 
 
-TEST_EPS, TEST_MAX_ITER, TEST_DRAWS = 1e-6, 200, 3
-"""How the final test solves: much further than training does, and so often, each time from other random starts."""
+TEST_EPS, TEST_MAX_ITER = 1e-6, 200
+"""How the final test solves: much further than training does."""
 
 
 @dataclass(frozen=True)
@@ -115,17 +115,14 @@ class Run:
             return int(is_right(self.net(self.test_set.bits, generator=generator), self.test_set.parity).sum())
 
     def final_test(self) -> int:
-        """How many of the unseen sequences come out wrong in any of the draws of the layer's random starts."""
+        """How many of the unseen sequences come out wrong if the layer's problem is solved to the end."""
         layer = self.net.layer
         as_trained = layer.eps, layer.max_iter
         layer.eps, layer.max_iter = TEST_EPS, TEST_MAX_ITER
-        right = torch.ones(len(self.test_set), dtype=torch.bool)
-        with torch.no_grad():
-            for draw in range(TEST_DRAWS):
-                generator = torch.Generator().manual_seed(draw)
-                right &= is_right(self.net(self.test_set.bits, generator=generator), self.test_set.parity)
-        layer.eps, layer.max_iter = as_trained
-        return int((~right).sum())
+        try:
+            return len(self.test_set) - self.test()
+        finally:
+            layer.eps, layer.max_iter = as_trained
 
     def state(self) -> dict[str, Tensor]:
         """All tensors that :meth:`restore` needs."""
