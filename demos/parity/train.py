@@ -110,7 +110,10 @@ class Run:
 
     def test(self) -> int:
         """How many of the unseen sequences come out right, always with the same random starts of the layer."""
-        generator = torch.Generator().manual_seed(self.seed)
+        return self._right(self.seed)
+
+    def _right(self, starts_seed: int) -> int:
+        generator = torch.Generator().manual_seed(starts_seed)
         with torch.no_grad():
             return int(is_right(self.net(self.test_set.bits, generator=generator), self.test_set.parity).sum())
 
@@ -120,7 +123,7 @@ class Run:
         as_trained = layer.eps, layer.max_iter
         layer.eps, layer.max_iter = TEST_EPS, TEST_MAX_ITER
         try:
-            return len(self.test_set) - self.test()
+            return len(self.test_set) - self._right(0)
         finally:
             layer.eps, layer.max_iter = as_trained
 
