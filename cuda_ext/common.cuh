@@ -1,7 +1,7 @@
 // What all kernels share: lanes and warps, sums over them, and shared memory. No header of torch or of the C library.
 //
 // SCALAR (float or double) and WARPS (of a block) are given on the compiler's command line. The file is also compiled as
-// C++ for the host, where tests/cuda/host.hpp stands in for what the CUDA compiler knows by itself.
+// C++ for the host, where tests/gpu/host.hpp stands in for what the CUDA compiler knows by itself.
 //
 // Nothing here depends on the order in which threads happen to run: sums go over a fixed tree, and the only atomic
 // operation deals out the numbers of problems.

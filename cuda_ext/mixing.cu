@@ -7,7 +7,8 @@
 // warp, whose lanes are the columns of the vectors.
 //
 // C = S S' is read through the lists of free and fixed coordinates, so no block of it is gathered: C is symmetric, and
-// row j of C, at the columns of a tile, is a run of memory. COLUMNS is k, padded with zeros (difflayers/satnet/cuda.py).
+// row j of C, at the columns of a tile, is a run of memory. COLUMNS is k, padded with zeros; it and TILE (8, 16 or 32) are
+// chosen in difflayers/satnet/cuda.py.
 //
 // Sums are in SCALAR; the few scalars that decide (objective, decreases, residuals) are double.
 
@@ -18,11 +19,11 @@ constexpr int K = COLUMNS;
 constexpr int STRIPS = (K + 63) / 64;  // columns are multiplied in strips of at most 64
 constexpr int STRIP = K / STRIPS;
 constexpr int PARTS = (K + LANES - 1) / LANES;                     // columns of a lane in the sequential part
-constexpr int TILE = PARTS <= 2 ? 32 : PARTS <= 4 ? 16 : 8;        // TILE x PARTS numbers are held in registers
 constexpr int TILE_ROWS = TILE / 8, TILE_COLUMNS = STRIP / 4;      // a lane's share of a product: 8 x 4 lanes
 constexpr int DEPTH = 8;                                           // rows of C staged at a time
 constexpr int LOADS = DEPTH * TILE / LANES;
 static_assert(K % (16 * STRIPS) == 0, "strips are whole groups of 16 columns");
+static_assert(TILE % 8 == 0 && LANES % TILE == 0, "lanes load and multiply whole tiles");
 static_assert(WARPS >= 2, "a tile's sum has a part below and a part above the diagonal");
 
 // A block's shared memory.
@@ -231,13 +232,13 @@ __device__ inline void sweep(
                     g[p] = waiting.sum[0][p] + (c < K ? room.high[r * K + c] : T(0));
                     square += g[p] * g[p];
                 }
-                const T norm = sqrt(warp_sum(square)), inverse = norm > 0 ? T(-1) / norm : T(0);
+                const T norm = sqrt(warp_sum(square));
 #pragma unroll
                 for (int p = 0; p < PARTS; ++p) {
                     const int c = lane + p * LANES;
                     T* const at = x + static_cast<long long>(t + r) * K + c;
                     const T old = c < K ? *at : T(0);
-                    now[p] = norm > 0 ? g[p] * inverse : old;  // what nothing pulls at stays where it is
+                    now[p] = norm > 0 ? -g[p] / norm : old;  // what nothing pulls at stays where it is
                     if (c < K) *at = now[p];
                     const T moved = now[p] - old;
                     lowered += norm * (moved * moved);

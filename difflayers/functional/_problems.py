@@ -18,6 +18,10 @@ class Problems(NamedTuple):
     slack: bool
     shape: torch.Size  # of the caller's cost
 
+    def cpu(self) -> "Problems":
+        """The same on the CPU."""
+        return self._replace(cost=self.cost.cpu(), templates=self.templates.cpu())
+
     def restore(self, X: Tensor) -> Tensor:
         """A result in the caller's shape."""
         return (X[..., :-1] if self.slack else X).reshape(self.shape)

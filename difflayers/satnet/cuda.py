@@ -16,6 +16,7 @@ class Geometry(NamedTuple):
     """How the kernels are compiled and launched for one size of vectors."""
 
     columns: int  # k, padded to whole strips
+    tile: int  # coordinates whose pull is worked out together
     warps: int
     base: int  # bytes of shared memory without the vectors
     capacity: int  # of a sample's vectors, how many there is room for
@@ -26,27 +27,34 @@ class Geometry(NamedTuple):
         return 32 * self.warps
 
     def program(self, dtype: torch.dtype) -> _cuda.Program:
-        return _cuda.program("mixing.cu", dtype, WARPS=self.warps, COLUMNS=self.columns)
+        return _cuda.program("mixing.cu", dtype, WARPS=self.warps, TILE=self.tile, COLUMNS=self.columns)
 
 
 def geometry(N: int, k: int, dtype: torch.dtype, limit: int) -> Geometry:
-    """The most warps that leave room for all N vectors in `limit` bytes of shared memory; else for as many as fit."""
+    """The most warps that leave room for all N vectors in `limit` bytes of shared memory; else for as many as fit.
+
+    The numbers of a tile that one lane has, tile x columns / 32, must fit in its registers. The tile is smaller than that
+    where shared memory has no room for it.
+    """
     strips = (k + 63) // 64
     columns = strips * 16 * ((k + 16 * strips - 1) // (16 * strips))
     parts = (columns + 31) // 32
-    tile = 32 if parts <= 2 else 16 if parts <= 4 else 8  # as in mixing.cu
-    found = None
-    for warps in _WARPS[dtype]:
-        numbers = warps * tile * columns // strips + 3 * tile * columns + tile * tile
-        base = 8 * (warps + 2) + 16 + dtype.itemsize * numbers
-        capacity = min(N, (limit - base) // (dtype.itemsize * columns))
-        if capacity >= 0 and (found is None or found.capacity < capacity):
-            found = Geometry(columns, warps, base, capacity, base + dtype.itemsize * columns * capacity)
-        if capacity == N:
-            break
-    if found is None:
-        raise ValueError(f"k must leave a block room in {limit} bytes of shared memory on this device; got {k}")
-    return found
+    for tile in (32, 16, 8):
+        if tile * parts > 64 and tile > 8:
+            continue
+        found = None
+        for warps in _WARPS[dtype]:
+            numbers = warps * tile * columns // strips + 3 * tile * columns + tile * tile  # Room in mixing.cu
+            base = 8 * (warps + 2) + 16 + dtype.itemsize * numbers
+            capacity = min(N, (limit - base) // (dtype.itemsize * columns))
+            if capacity >= 0 and (found is None or found.capacity < capacity):
+                shared = base + dtype.itemsize * columns * capacity
+                found = Geometry(columns, tile, warps, base, capacity, shared)
+            if capacity == N:
+                break
+        if found is not None:
+            return found
+    raise ValueError(f"k must leave a block room in {limit} bytes of shared memory on this device; got {k}")
 
 
 def mixing(

@@ -53,7 +53,7 @@ def compiled(program: Program) -> ctypes.CDLL:
     stem = folder() / hashlib.sha256(repr(program).encode()).hexdigest()[:16]
     stem.with_suffix(".cpp").write_text(text)
     macros = [f"-D{name}={value}" for name, value in program.macros]
-    flags = ["-std=c++17", "-O1", "-fno-strict-aliasing", "-fPIC", "-shared", "-w", "-U_FORTIFY_SOURCE"]
+    flags = ["-std=c++17", "-O0", "-fno-strict-aliasing", "-fPIC", "-shared", "-w", "-U_FORTIFY_SOURCE"]
     command = [COMPILER, *flags, *macros, str(stem.with_suffix(".cpp")), "-o", str(stem.with_suffix(".so"))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
