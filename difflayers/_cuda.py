@@ -7,7 +7,8 @@ A kernel is a function of a source in `difflayers/cuda_ext` compiled with macros
 import functools
 import importlib.resources
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -66,6 +67,18 @@ def compile_program(program: Program, arch: str, cache: Any = None) -> Any:
     return core.Program(program.source(), "c++", options).compile("cubin", cache=cache)
 
 
+def _compile_and_keep(program: Program, arch: str) -> Any:
+    """`compile_program` with the user's cache, where that can be written."""
+    from cuda.core.utils import FileStreamProgramCache
+
+    try:
+        cache = FileStreamProgramCache()
+    except OSError:
+        return compile_program(program, arch)
+    with cache:
+        return compile_program(program, arch, cache)
+
+
 class _TorchDevice:
     """A CUDA device as torch numbers them."""
 
@@ -77,7 +90,7 @@ class _TorchDevice:
             properties = self._device.properties
             self.multiprocessors = int(properties.multiprocessor_count)
             self.shared_memory = int(properties.max_shared_memory_per_block_optin)
-            self.arch = f"sm_{self._device.arch}"
+            self.arch = "sm_{}{}".format(*self._device.compute_capability)
         except Exception as error:
             raise RuntimeError(
                 f"the CUDA driver of this machine does not work with cuda.core {core.__version__} ({error}): install the "
@@ -90,10 +103,7 @@ class _TorchDevice:
         """Compiled, or read from the disk, at first use. The calling thread's device is this one."""
         if (program, name) not in self._kernels:
             if program not in self._modules:
-                from cuda.core.utils import FileStreamProgramCache
-
-                with FileStreamProgramCache() as cache:
-                    self._modules[program] = compile_program(program, self.arch, cache)
+                self._modules[program] = _compile_and_keep(program, self.arch)
             kernel = self._modules[program].get_kernel(name)
             self._allow_shared_memory(kernel)
             self._kernels[program, name] = kernel
@@ -109,22 +119,25 @@ class _TorchDevice:
         if status != driver.CUresult.CUDA_SUCCESS:
             raise RuntimeError(f"the CUDA driver refused {self.shared_memory} bytes of shared memory: {status}")
 
-    def resident(self, program: Program, kernel: str, threads: int, shared: int) -> int:
+    @contextmanager
+    def _current(self) -> Iterator[None]:
+        """torch's device guard; cuda.core is told, too."""
         with torch.cuda.device(self.index):
+            self._device.set_current()
+            yield
+
+    def resident(self, program: Program, kernel: str, threads: int, shared: int) -> int:
+        with self._current():
             blocks = self._kernel(program, kernel).occupancy.max_active_blocks_per_multiprocessor(threads, shared)
         return max(1, int(blocks)) * self.multiprocessors
 
     def launch(self, program: Program, kernel: str, grid: int, threads: int, shared: int, args: Sequence[Any]) -> None:
         core = _core()
-        with torch.cuda.device(self.index):
+        with self._current():
             function = self._kernel(program, kernel)
             config = core.LaunchConfig(grid=grid, block=threads, shmem_size=shared)
-            core.launch(_stream(torch.cuda.current_stream(self.index).cuda_stream), config, function, *pack(args))
-
-
-@functools.cache
-def _stream(handle: int) -> Any:
-    return _core().Stream.from_handle(handle)
+            stream = core.Stream.from_handle(torch.cuda.current_stream(self.index).cuda_stream)
+            core.launch(stream, config, function, *pack(args))
 
 
 def _core() -> Any:

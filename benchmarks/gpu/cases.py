@@ -152,7 +152,7 @@ def growth() -> Iterator[Row]:
     sizes = {"n": (81, 243, 729, 2187), "m": (75, 300, 600, 1200), "k": (8, 16, 32, 48, 64, 128)}
     for name, values in sizes.items():
         for value in values:
-            instance = random_instance(**{name: value})  # type: ignore[arg-type]
+            instance = random_instance(**{name: value})
             median, spread = gpu_seconds(partial(_step, _to(instance, "cuda")))
             yield {**_gpu(), "varied": name, "value": value, "seconds": median, "spread": spread}
 

@@ -37,7 +37,9 @@ def random_start(
 ) -> Tensor:
     """The mixing method's start: (rows, k), random unit vectors, drawn on the generator's device if there is one."""
     where = device if generator is None else generator.device
-    return torch.nn.functional.normalize(torch.randn(rows, k, generator=generator, dtype=dtype, device=where).to(device), dim=1)
+    return torch.nn.functional.normalize(
+        torch.randn(rows, k, generator=generator, dtype=dtype, device=where).to(device), dim=1
+    )
 
 
 @overload

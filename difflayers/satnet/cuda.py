@@ -31,7 +31,8 @@ class Geometry(NamedTuple):
 
 
 def geometry(N: int, k: int, dtype: torch.dtype, limit: int) -> Geometry:
-    """The most warps that leave room for all N vectors in `limit` bytes of shared memory; else for as many as fit.
+    """The most warps that leave room for all N vectors in `limit` bytes of shared memory; else the most there can be, and
+    room for the vectors of samples with fewer free coordinates, unless that is less than half of N: caches then have it.
 
     The numbers of a tile that one lane has, tile x columns / 32, must fit in its registers. The tile is smaller than that
     where shared memory has no room for it.
@@ -47,9 +48,9 @@ def geometry(N: int, k: int, dtype: torch.dtype, limit: int) -> Geometry:
             numbers = warps * tile * columns // strips + 3 * tile * columns + tile * tile  # Room in mixing.cu
             base = 8 * (warps + 2) + 16 + dtype.itemsize * numbers
             capacity = min(N, (limit - base) // (dtype.itemsize * columns))
-            if capacity >= 0 and (found is None or found.capacity < capacity):
-                shared = base + dtype.itemsize * columns * capacity
-                found = Geometry(columns, tile, warps, base, capacity, shared)
+            if capacity == N or (capacity >= 0 and found is None):
+                capacity = capacity if 2 * capacity >= N else 0
+                found = Geometry(columns, tile, warps, base, capacity, base + dtype.itemsize * columns * capacity)
             if capacity == N:
                 break
         if found is not None:

@@ -30,13 +30,16 @@ def test_geometry_of_satnet(limit: int, dtype: torch.dtype) -> None:
     for N in (1, 2, 7, 100, 1030, 20_000):
         for k in (1, 8, 16, 17, 32, 48, 64, 65, 96, 128, 200):
             g = satnet.geometry(N, k, dtype, limit)
-            assert k <= g.columns < k + 16 * math.ceil(g.columns / 64) and g.columns % (16 * math.ceil(g.columns / 64)) == 0
+            assert (
+                k <= g.columns < k + 16 * math.ceil(g.columns / 64)
+                and g.columns % (16 * math.ceil(g.columns / 64)) == 0
+            )
             assert g.threads == 32 * g.warps <= 512 and 1024 % g.threads == 0
             assert 2 * 32 * 33 * dtype.itemsize <= limit  # of the kernel gram
             assert 0 <= g.capacity <= N and g.base <= g.shared <= limit
             assert g.shared == g.base + g.capacity * g.columns * dtype.itemsize
-            if g.capacity < N:  # no fewer warps would make room
-                assert g.shared + g.columns * dtype.itemsize > limit
+            if 0 < g.capacity < N:
+                assert 2 * g.capacity >= N and g.shared + g.columns * dtype.itemsize > limit
             assert g.tile * ((g.columns + 31) // 32) <= 64 or g.tile == 8
 
 
@@ -129,7 +132,7 @@ def test_other_devices_are_refused() -> None:
     class Elsewhere:
         device = torch.device("xpu", 0)
 
-    with pytest.raises(ValueError, match="S must be on the CPU or a CUDA device.*got xpu:0: see difflayers.backends"):
+    with pytest.raises(ValueError, match=r"S must be on the CPU or a CUDA device.*got xpu:0: see difflayers\.backends"):
         check_device("S", Elsewhere())  # type: ignore[arg-type]
 
 
@@ -144,7 +147,8 @@ def test_without_the_extra_the_error_says_what_to_install() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode != 0
-    assert "ImportError: CUDA tensors need cuda.core, which compiles the kernels: pip install 'difflayers[cuda]'" in done.stderr
+    assert "ImportError: CUDA tensors need cuda.core, which compiles" in done.stderr
+    assert "pip install 'difflayers[cuda]'" in done.stderr
 
 
 def test_a_driver_that_does_not_work_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +160,9 @@ def test_a_driver_that_does_not_work_is_one_error(monkeypatch: pytest.MonkeyPatc
             raise OSError("CUDA driver version is insufficient")
 
     monkeypatch.setattr(_cuda, "_core", lambda: Core)
-    with pytest.raises(RuntimeError, match=r"cuda.core 1.2.3 \(CUDA driver version is insufficient\): install the NVIDIA"):
+    with pytest.raises(
+        RuntimeError, match=r"cuda.core 1.2.3 \(CUDA driver version is insufficient\): install the NVIDIA"
+    ):
         _cuda._TorchDevice(0)
 
 

@@ -24,7 +24,9 @@ def assert_same(got: tuple[Tensor, ...], want: tuple[Tensor, ...], tolerance: fl
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("size", SIZES)
-def test_dmm_and_its_gradient_are_the_oracles(host: HostDevice, size: str, options: tuple[int, int, float, bool]) -> None:
+def test_dmm_and_its_gradient_are_the_oracles(
+    host: HostDevice, size: str, options: tuple[int, int, float, bool]
+) -> None:
     p = problem(size)
     cost = p.cost.clone().requires_grad_()
     want = oracle_dmm(p, cost, **dict(zip(("n_grad", "n_proj", "step_size", "average"), options, strict=True)))
@@ -76,7 +78,7 @@ def test_projection_is_the_cpu_kernels(host: HostDevice, size: str, scale: float
     p = problem(size)
     A = -scale * p.cost
     got = cuda.projection(A, p.templates, p.slack, 1e-9, 500, "X")
-    X, beta, steps, residuals = cpu.projection(A, p.templates, p.slack, 1e-9, 500, "X")
+    X, beta, steps, _ = cpu.projection(A, p.templates, p.slack, 1e-9, 500, "X")
     assert_close(got[0], X, rtol=0, atol=1e-8)
     assert (got[3] <= 1e-9).all() and ((got[2] - steps).abs() <= 1).all()
     for b in range(len(X)):
