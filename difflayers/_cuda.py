@@ -98,6 +98,7 @@ class _TorchDevice:
             ) from error
         self._kernels: dict[tuple[Program, str], Any] = {}
         self._modules: dict[Program, Any] = {}
+        self._resident: dict[tuple[Program, str, int, int], int] = {}
 
     def _kernel(self, program: Program, name: str) -> Any:
         """Compiled, or read from the disk, at first use. The calling thread's device is this one."""
@@ -127,16 +128,20 @@ class _TorchDevice:
             yield
 
     def resident(self, program: Program, kernel: str, threads: int, shared: int) -> int:
-        with self._current():
-            blocks = self._kernel(program, kernel).occupancy.max_active_blocks_per_multiprocessor(threads, shared)
-        return max(1, int(blocks)) * self.multiprocessors
+        key = (program, kernel, threads, shared)
+        if key not in self._resident:
+            with self._current():
+                blocks = self._kernel(program, kernel).occupancy.max_active_blocks_per_multiprocessor(threads, shared)
+            self._resident[key] = max(1, int(blocks)) * self.multiprocessors
+        return self._resident[key]
 
     def launch(self, program: Program, kernel: str, grid: int, threads: int, shared: int, args: Sequence[Any]) -> None:
         core = _core()
         with self._current():
             function = self._kernel(program, kernel)
             config = core.LaunchConfig(grid=grid, block=threads, shmem_size=shared)
-            stream = core.Stream.from_handle(torch.cuda.current_stream(self.index).cuda_stream)
+            handle = torch.cuda.current_stream(self.index).cuda_stream
+            stream = core.Stream.from_handle(handle) if handle else core.LEGACY_DEFAULT_STREAM
             core.launch(stream, config, function, *pack(args))
 
 

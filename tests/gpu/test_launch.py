@@ -3,6 +3,9 @@
 import math
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -186,3 +189,79 @@ def test_backends_say_why_cuda_is_not_there(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(_cuda, "_torch_device", lambda index: None)
     monkeypatch.setattr(_cuda, "describe", lambda: "a GPU")
     assert (row().available, row().detail) == (True, "a GPU")
+
+
+class FakeCore:
+    """cuda.core as far as launches use it: what it was asked for, in order."""
+
+    __version__ = "1.2.3"
+    LEGACY_DEFAULT_STREAM = "legacy"
+
+    def __init__(self) -> None:
+        self.compiled: list[tuple[_cuda.Program, str]] = []
+        self.launched: list[tuple[Any, ...]] = []
+        self.current: list[int] = []
+        self.Stream = SimpleNamespace(from_handle=lambda handle: f"stream {handle}")
+
+    def Device(self, index: int) -> Any:
+        properties = SimpleNamespace(multiprocessor_count=7, max_shared_memory_per_block_optin=1000)
+        return SimpleNamespace(
+            properties=properties, compute_capability=(9, 0), set_current=lambda: self.current.append(index)
+        )
+
+    def LaunchConfig(self, **options: int) -> dict[str, int]:
+        return options
+
+    def launch(self, *args: Any) -> None:
+        self.launched.append(args)
+
+    def compile_and_keep(self, program: _cuda.Program, arch: str) -> Any:
+        self.compiled.append((program, arch))
+        occupancy = SimpleNamespace(max_active_blocks_per_multiprocessor=lambda threads, shared: 2)
+        return SimpleNamespace(get_kernel=lambda name: SimpleNamespace(name=name, handle=5, occupancy=occupancy))
+
+
+def test_kernels_are_loaded_once_and_launched_on_torchs_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = pytest.importorskip("cuda.bindings.driver", reason="the extra difflayers[cuda] is not installed")
+    core, guarded, allowed, stream = FakeCore(), list[int](), list[Any](), SimpleNamespace(cuda_stream=0)
+
+    @contextmanager
+    def guard(index: int) -> Iterator[None]:
+        guarded.append(index)
+        yield
+
+    def allow(attribute: Any, value: int, kernel: Any, device: Any) -> tuple[Any]:
+        allowed.append((attribute, value, int(kernel), int(device)))
+        return (driver.CUresult.CUDA_SUCCESS,)
+
+    monkeypatch.setattr(_cuda, "_core", lambda: core)
+    monkeypatch.setattr(_cuda, "_compile_and_keep", core.compile_and_keep)
+    monkeypatch.setattr(torch.cuda, "device", guard)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda index: stream)
+    monkeypatch.setattr(driver, "cuKernelSetAttribute", allow)
+    device, program = _cuda._TorchDevice(1), _cuda.program("dykstra.cu", torch.float32, WARPS=1)
+    assert (device.multiprocessors, device.shared_memory, device.arch) == (7, 1000, "sm_90")
+    x = torch.zeros(2)
+    assert device.resident(program, "dmm", 64, 500) == 14
+    device.launch(program, "dmm", 3, 64, 500, (x, 4, 0.5))
+    stream.cuda_stream = 99
+    device.launch(program, "dmm_adjoint", 5, 32, 0, ())
+    assert core.compiled == [(program, "sm_90")] and set(guarded) == set(core.current) == {1}
+    dynamic = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    assert allowed == [(dynamic, 1000, 5, 1)] * 2
+    (first, config, kernel, *args), (second, other, *_) = core.launched
+    assert (first, second, kernel.name) == ("legacy", "stream 99", "dmm")
+    assert config == {"grid": 3, "block": 64, "shmem_size": 500} and other == {"grid": 5, "block": 32, "shmem_size": 0}
+    assert args == [x.data_ptr(), 4, 0.5] and [type(arg) for arg in args] == [int, np.int32, np.float64]
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    utils = pytest.importorskip("cuda.core.utils", reason="the extra difflayers[cuda] is not installed")
+
+    def refuse() -> None:
+        raise PermissionError("read-only home")
+
+    monkeypatch.setattr(utils, "FileStreamProgramCache", refuse)
+    monkeypatch.setattr(_cuda, "compile_program", lambda *args: args)
+    program = _cuda.program("dykstra.cu", torch.float32, WARPS=1)
+    assert _cuda._compile_and_keep(program, "sm_80") == (program, "sm_80")
