@@ -132,9 +132,15 @@ class _Launch:
 
 
 def _check(name: str, cost: Tensor, templates: Tensor, slack: bool) -> None:
-    """`cpu.check_problems` on the device where that decides: all costs finite, and no more templates than proposals."""
-    if _cuda.capturing(cost):
-        return
-    enough = slack or cost.shape[1] <= cost.shape[2]
-    if not (enough and bool(cost.isfinite().all())):
+    """`cpu.check_problems`: on the device where counting decides, which it does but for few pairs, else on the CPU."""
+    if not _cuda.capturing(cost) and not bool(_surely_solvable(cost, templates, slack)):
         check_problems(name, cost.cpu(), templates.cpu(), slack)
+
+
+def _surely_solvable(cost: Tensor, templates: Tensor, slack: bool) -> Tensor:
+    """Whether all costs are allowed values, and each template allows as many proposals as there are templates."""
+    fine = ((cost[..., :-1] if slack else cost) > -torch.inf).all()  # false for NaN, too
+    if slack:
+        return fine & (cost[..., -1].isfinite() | ~templates).all()
+    choices, count = (cost < torch.inf).sum(2), templates.sum(1)
+    return fine & ((choices >= count.unsqueeze(1)) | ~templates).all()

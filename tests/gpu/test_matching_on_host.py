@@ -166,3 +166,21 @@ def test_bad_values_are_refused(host: HostDevice) -> None:
     with pytest.raises(ValueError, match="step_size \\* cost must be representable"):
         cuda.dmm(torch.full((1, 2, 3), 1e38), templates, 1, 1, 10.0, True, False, True)
     assert not host.launches
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_problems_are_checked_on_the_device_unless_few_pairs_are_allowed(
+    host: HostDevice, monkeypatch: pytest.MonkeyPatch, size: str
+) -> None:
+    p = problem(size)
+    asked: list[str] = []
+    monkeypatch.setattr(cuda, "check_problems", lambda name, *rest: asked.append(name))
+    cuda._check("cost", p.cost, p.templates, p.slack)
+    assert asked == (["cost"] if "forbidden" in size and not p.slack else [])
+
+
+def test_an_unmatched_cost_that_is_not_finite_is_refused(host: HostDevice) -> None:
+    cost, templates = torch.tensor([[[0.1, INF], [INF, 0.5]]]), torch.tensor([[True, True]])
+    with pytest.raises(ValueError, match="unmatched_cost must be finite; got inf"):
+        cuda.dmm(cost, templates, 1, 1, 0.1, True, True, True)
+    cuda._check("cost", cost, torch.tensor([[False, True]]), True)
