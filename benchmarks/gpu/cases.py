@@ -15,6 +15,7 @@ from difflayers.functional._satnet import random_start
 from difflayers.satnet import cpu, cuda, op
 
 MAX_ITER, EPS, PROX_LAM = 40, 1e-4, 1e-2
+BOARDS = 160
 
 
 def gpu_seconds(function: Callable[[], Any], *, repeats: int = 9) -> tuple[float, float]:
@@ -45,8 +46,8 @@ def _gpu_mm_gflops(size: int = 8192) -> float:
 
 
 def _instance(weights: str, B: int) -> Instance:
-    """Up to 160 different boards, again and again."""
-    different = min(B, 160)
+    """Up to BOARDS different boards, again and again."""
+    different = min(B, BOARDS)
     instance = sudoku_instance(trained=weights == "trained", B=different)
     again = torch.arange(B) % different
     return instance._replace(z=instance.z[again], given=instance.given[again], bits=instance.bits[again])
