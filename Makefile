@@ -4,14 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUILD := pyproject.toml setup.cfg difflayers/__init__.py
 
-.PHONY: help demo test test-slow lint bench docs clean
+.PHONY: help demo test test-slow test-gpu lint bench bench-gpu docs clean
 
 help:
 	@echo "make demo       train a 4x4 Sudoku solver from nothing, in about a minute"
 	@echo "make test       the tests (minutes)"
 	@echo "make test-slow  the long tests"
+	@echo "make test-gpu   the tests that need a CUDA device"
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      the benchmarks; results go to benchmarks/results"
+	@echo "make bench-gpu  those that need a CUDA device"
 	@echo "make docs       the documentation, into docs/_build/html"
 
 demo: $(VENV)/.demos
@@ -23,6 +25,9 @@ test: $(VENV)/.test
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
 
+test-gpu: $(VENV)/.test
+	$(BIN)/python -m pytest -m gpu
+
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -30,6 +35,9 @@ lint: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks
+
+bench-gpu: $(VENV)/.test
+	$(BIN)/python -m benchmarks --gpu
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html

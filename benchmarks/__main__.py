@@ -4,19 +4,22 @@ import argparse
 import csv
 from pathlib import Path
 
+import torch
 from tabulate import tabulate
 
+import benchmarks.gpu.cases
 import benchmarks.matching.cases
 import benchmarks.maxsat.cases
 import benchmarks.satnet.cases  # noqa: F401  (registers its cases)
-from benchmarks.registry import CASES, Row, machine
+from benchmarks.registry import CASES, ON_GPU, Row, machine
 
 RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Run benchmarks and keep their results.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="cases to run (default: all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="cases to run (default: all but those of --gpu)")
+    parser.add_argument("--gpu", action="store_true", help="run all cases that need a CUDA device")
     parser.add_argument("--list", action="store_true", help="list the cases and what they show")
     parser.add_argument("--no-save", action="store_true", help="print only; do not append to benchmarks/results")
     options = parser.parse_args()
@@ -26,7 +29,10 @@ def main() -> None:
         summaries = [(name, (case.__doc__ or "").splitlines()[0]) for name, case in CASES.items()]
         print(tabulate(summaries, tablefmt="plain"))
         return
-    for name in options.names or CASES:
+    names = options.names or [name for name in CASES if (name in ON_GPU) == options.gpu]
+    if not torch.cuda.is_available() and (needing := sorted(ON_GPU & set(names))):
+        parser.error(f"{', '.join(needing)}: torch sees no CUDA device")
+    for name in names:
         print(f"\n{name}: {CASES[name].__doc__}")
         rows = []
         for row in CASES[name]():

@@ -14,15 +14,18 @@ Row = dict[str, Any]
 Case = Callable[[], Iterator[Row]]
 
 CASES: dict[str, Case] = {}
+ON_GPU: set[str] = set()  # the names of those that need a CUDA device
 
 
-def case(name: str) -> Callable[[Case], Case]:
-    """Register a case under a name; its docstring says what it shows."""
+def case(name: str, *, gpu: bool = False) -> Callable[[Case], Case]:
+    """Register a case under a name; its docstring says what it shows. `gpu`: it needs a CUDA device."""
 
     def register(function: Case) -> Case:
         if name in CASES:
             raise ValueError(f"name must be new; got {name!r} again")
         CASES[name] = function
+        if gpu:
+            ON_GPU.add(name)
         return function
 
     return register

@@ -78,13 +78,14 @@ def backends() -> Backends:
 
     Example:
         >>> import difflayers
-        >>> [backend.name for backend in difflayers.backends() if backend.available]
-        ['cpu']
+        >>> difflayers.backends()[0].name
+        'cpu'
     """
     import numba
 
+    from difflayers import _cuda
     from difflayers.satnet import kernels
 
     cpu = f"numba {numba.__version__}, {kernels.VECTOR_BYTES * 8}-bit vectors, {torch.get_num_threads()} threads"
-    cuda = "this version has no CUDA kernels; layers and inputs must be on the CPU"
-    return Backends((Backend("cpu", True, cpu), Backend("cuda", False, cuda)))
+    reason = _cuda.why_not()
+    return Backends((Backend("cpu", True, cpu), Backend("cuda", reason is None, reason or _cuda.describe())))

@@ -9,21 +9,29 @@ from torch import Tensor
 library = torch.library.Library("difflayers", "DEF")
 
 
-def define(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) -> Any:
-    """Register `torch.ops.difflayers.NAME` with its CPU kernel and its fake, and return it.
-
-    The kernel runs without autocast: a solver's own matrix products keep the dtype of its input.
-    """
+def define(schema: str, cpu: Callable[..., Any], cuda: Callable[..., Any], fake: Callable[..., Any]) -> Any:
+    """Register `torch.ops.difflayers.NAME` with its CPU and CUDA kernels and its fake, and return it."""
     name = schema.partition("(")[0]
-
-    def run(*args: Any) -> Any:
-        with torch.autocast("cpu", enabled=False):
-            return kernel(*args)
-
     library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    library.impl(name, run, "CPU")
+    for kernel, key in ((cpu, "CPU"), (cuda, "CUDA")):
+        library.impl(name, _without_autocast(kernel, key.lower()), key)
     torch.library.register_fake(f"difflayers::{name}", fake, lib=library)
     return getattr(torch.ops.difflayers, name)
+
+
+def _without_autocast(kernel: Callable[..., Any], device: str) -> Callable[..., Any]:
+    """A solver's own matrix products keep the dtype of its input."""
+
+    def run(*args: Any) -> Any:
+        with torch.autocast(device, enabled=False):
+            return kernel(*args)
+
+    return run
+
+
+def autocasts(tensor: Tensor) -> bool:
+    """Whether autocast is on where the tensor is (it knows no meta device)."""
+    return tensor.device.type in ("cpu", "cuda") and torch.is_autocast_enabled(tensor.device.type)
 
 
 def fold(arg: Tensor, dim: int | None, size: int) -> Tensor:

@@ -5,10 +5,12 @@ from unittest.mock import patch
 import pytest
 import torch
 
+from benchmarks.__main__ import main
+from benchmarks.gpu import cases as gpu_cases
 from benchmarks.matching.cases import _cvxpylayer, _learns, sinkhorn
 from benchmarks.matching.instances import mask_costs, random_costs
 from benchmarks.maxsat.cases import exact, random_clauses, restarts
-from benchmarks.registry import CASES, machine, seconds
+from benchmarks.registry import CASES, ON_GPU, machine, seconds
 from benchmarks.satnet import cases
 from benchmarks.satnet.instances import random_instance, sudoku_instance
 from difflayers import functional, maxsat
@@ -78,3 +80,28 @@ def test_peers_of_maxsat_solve_the_same_problem() -> None:
     optimum = exact(clauses)
     assert optimum == min(instance.cost([bool(x >> i & 1) for i in range(12)])[0] for x in range(2**12))
     assert restarts(instance, 0.2) == optimum
+
+
+def test_gpu_cases_are_run_when_asked_for_and_there_is_a_device(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert {"gpu-satnet-step", "gpu-satnet-parts", "gpu-satnet-growth", "gpu-matching"} == ON_GPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for arguments in (["--gpu"], ["gpu-matching"]):
+        monkeypatch.setattr("sys.argv", ["benchmarks", *arguments])
+        with pytest.raises(SystemExit):
+            main()
+        assert "gpu-matching" in (said := capsys.readouterr().err) and "torch sees no CUDA device" in said
+
+
+def test_gpu_cases_work_on_the_instances_that_they_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_cases, "BOARDS", 3)
+    instance = gpu_cases._instance("fresh", 5)
+    assert instance.z.shape == (5, 729) and torch.equal(instance.z[3:], instance.z[:2])
+    small = random_instance(B=2, n=18, aux=2, m=20, k=8)
+    assert gpu_cases._to(small, "cpu", torch.float64).S.dtype == torch.float64
+    start, (out, *_), grad = gpu_cases._solved(small)
+    assert start.shape == (21, 8) and out.shape == grad.shape == (2, 18)
+    assert gpu_cases._step(small).abs().max() > 0
+    cost = random_costs(3, 4, 6)
+    assert gpu_cases._match(functional.quadratic_matching, cost, torch.randn_like(cost)).shape == cost.shape

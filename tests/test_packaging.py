@@ -12,11 +12,13 @@ import pytest
 import difflayers
 
 ROOT = Path(__file__).parents[1]
+CUDA_SOURCES = ["README.md", "common.cuh", "dykstra.cu", "mixing.cu", "newton.cu"]
 
 
 def test_package_data_is_found_in_this_installation() -> None:
     assert importlib.resources.files("difflayers").joinpath("py.typed").is_file()
-    assert importlib.resources.files("difflayers.cuda_ext").joinpath("README.md").is_file()
+    for name in CUDA_SOURCES:
+        assert importlib.resources.files("difflayers.cuda_ext").joinpath(name).is_file()
 
 
 def test_version_and_extras_are_those_of_the_metadata() -> None:
@@ -34,5 +36,5 @@ def test_wheel_is_pure_and_holds_package_data(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("difflayers-*-py3-none-any.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "difflayers").rglob("*.py")}
-    assert {"difflayers/py.typed", "difflayers/cuda_ext/README.md", *sources} <= names
+    assert {"difflayers/py.typed", *(f"difflayers/cuda_ext/{name}" for name in CUDA_SOURCES), *sources} <= names
     assert not any(name.startswith(("tests/", "demos/", "benchmarks/")) for name in names)

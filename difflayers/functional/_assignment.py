@@ -1,4 +1,4 @@
-"""Assignments of 0 and 1, for evaluation and as baselines: no gradient."""
+"""Assignments of 0 and 1, for evaluation and as baselines: no gradient, and computed on the CPU wherever the cost is."""
 
 import math
 
@@ -23,7 +23,7 @@ def hungarian(
         cost, template_mask, proposal_mask, unmatched_cost: as for `dmm_matching`.
 
     Returns:
-        (..., n, m), the dtype of the cost: 1 where template i is matched to proposal j.
+        (..., n, m), the dtype and device of the cost: 1 where template i is matched to proposal j. Computed on the CPU.
 
     Raises:
         TypeError, ValueError: as `dmm_matching` does.
@@ -41,7 +41,7 @@ def hungarian(
     from scipy.optimize import linear_sum_assignment
 
     with torch.no_grad():
-        problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
+        problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost).cpu()
         check_problems("cost", problems.cost, problems.templates, problems.slack)
         X = torch.zeros_like(problems.cost)
         m = problems.shape[-1]
@@ -55,7 +55,7 @@ def hungarian(
             i, j = linear_sum_assignment(table)
             matched = j < m
             X[b, rows[i[matched]], j[matched]] = 1
-        return problems.restore(X)
+        return problems.restore(X).to(cost.device)
 
 
 def greedy_matching(
@@ -75,8 +75,8 @@ def greedy_matching(
             are no error: whoever comes late stays unmatched.
 
     Returns:
-        (..., n, m), the dtype of the cost: 1 where template i is matched to proposal j. Of equal costs the first in
-        reading order wins.
+        (..., n, m), the dtype and device of the cost: 1 where template i is matched to proposal j. Of equal costs the
+        first in reading order wins. Computed on the CPU.
 
     Raises:
         TypeError, ValueError: as `dmm_matching` does, infeasible problems aside.
@@ -89,7 +89,7 @@ def greedy_matching(
                 [0., 1., 0.]])
     """
     with torch.no_grad():
-        problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost, may_be_infeasible=True)
+        problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost, may_be_infeasible=True).cpu()
         check_values("cost", problems.cost, problems.templates, problems.slack)
         n, m = problems.shape[-2:]
         left = problems.cost[..., :m].clone()
@@ -104,4 +104,4 @@ def greedy_matching(
             X[batch, i, j] = (lowest < math.inf).to(X.dtype).maximum(X[batch, i, j])
             left[batch, i, :] = math.inf
             left[batch, :, j] = math.inf
-        return X.reshape(problems.shape)
+        return X.reshape(problems.shape).to(cost.device)

@@ -2,6 +2,8 @@
 
 import math
 
+from torch import Tensor
+
 
 def check_size(name: str, value: int, least: int = 1) -> None:
     """An integer of at least `least`."""
@@ -17,3 +19,12 @@ def check_number(name: str, value: float, *, positive: bool = False) -> None:
         raise TypeError(f"{name} must be a number; got {type(value).__name__}")
     if not 0 <= value < math.inf or (positive and value == 0):
         raise ValueError(f"{name} must be finite and {'above' if positive else 'at least'} 0; got {value}")
+
+
+def check_device(name: str, tensor: Tensor) -> None:
+    """A device that the layers have kernels for, or meta."""
+    if tensor.device.type not in ("cpu", "cuda", "meta"):
+        raise ValueError(
+            f"{name} must be on the CPU or a CUDA device, where the layers have kernels; got {tensor.device}: see "
+            "difflayers.backends()"
+        )

@@ -6,6 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from difflayers._ops import autocasts
+from difflayers.functional._checks import check_device
+
 
 class Problems(NamedTuple):
     """A checked batch: what the operators take."""
@@ -14,6 +17,10 @@ class Problems(NamedTuple):
     templates: Tensor  # (B, n), bool
     slack: bool
     shape: torch.Size  # of the caller's cost
+
+    def cpu(self) -> "Problems":
+        """The same on the CPU."""
+        return self._replace(cost=self.cost.cpu(), templates=self.templates.cpu())
 
     def restore(self, X: Tensor) -> Tensor:
         """A result in the caller's shape."""
@@ -52,14 +59,13 @@ def prepare(
     """
     if not isinstance(cost, Tensor):
         raise TypeError(f"{name} must be a tensor; got {type(cost).__name__}")
-    if cost.device.type == "cpu" and torch.is_autocast_enabled("cpu") and cost.dtype in (torch.bfloat16, torch.float16):
+    if autocasts(cost) and cost.dtype in (torch.bfloat16, torch.float16):
         cost = cost.float()
     if cost.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"{name} must be float32 or float64; got {cost.dtype}")
     if cost.ndim < 2:
         raise ValueError(f"{name} must have shape (..., n, m), n templates and m proposals; got {tuple(cost.shape)}")
-    if cost.device.type not in ("cpu", "meta"):
-        raise ValueError(f"{name} must be on the CPU, where matching has kernels; got {cost.device}")
+    check_device(name, cost)
     shape, (n, m) = cost.shape, cost.shape[-2:]
     if n > m and unmatched_cost is None and template_mask is None and not may_be_infeasible:
         raise ValueError(

@@ -6,7 +6,8 @@ from typing import Literal, NamedTuple, overload
 import torch
 from torch import Tensor
 
-from difflayers.functional._checks import check_number, check_size
+from difflayers._ops import autocasts
+from difflayers.functional._checks import check_device, check_number, check_size
 from difflayers.satnet.op import SATNetFunction
 
 
@@ -34,8 +35,11 @@ def default_k(rows: int) -> int:
 def random_start(
     rows: int, k: int, dtype: torch.dtype, device: torch.device, generator: torch.Generator | None
 ) -> Tensor:
-    """The mixing method's start: (rows, k), random unit vectors."""
-    return torch.nn.functional.normalize(torch.randn(rows, k, generator=generator, dtype=dtype, device=device), dim=1)
+    """The mixing method's start: (rows, k), random unit vectors, drawn on the generator's device if there is one."""
+    where = device if generator is None else generator.device
+    return torch.nn.functional.normalize(
+        torch.randn(rows, k, generator=generator, dtype=dtype, device=where).to(device), dim=1
+    )
 
 
 @overload
@@ -114,7 +118,8 @@ def satnet(
             The backward solve stops on a squared residual of min(0.1, 300 eps, 3e6 eps^2) times its first.
         prox_lam: added to the diagonal of the backward system. 0 with a small eps gives the exact derivative wherever
             the solution of the SDP is unique; more damps gradients where it nearly is not.
-        generator: where the random start, (n + 1 + aux, k) normal numbers, is drawn from; torch's global one if None.
+        generator: where the random start, (n + 1 + aux, k) normal numbers, is drawn from, on its own device: a CPU
+            generator gives the same start on every device. If None: torch's global one of the device of S.
         return_info: also return a `SATNetInfo`.
 
     Returns:
@@ -188,15 +193,14 @@ def _check(S: Tensor, z: Tensor, is_input: Tensor, k: int | None, max_iter: int,
         raise ValueError(f"is_input must have the shape of z, {tuple(z.shape)}; got {tuple(is_input.shape)}")
     if is_input.dtype.is_floating_point or is_input.dtype.is_complex:
         raise TypeError(f"is_input must be a bool or integer tensor (nonzero where z is given); got {is_input.dtype}")
-    if S.device.type == "cpu" and torch.is_autocast_enabled("cpu") and z.dtype.is_floating_point:
+    if autocasts(S) and z.dtype.is_floating_point:
         z = z.to(S.dtype)
     if z.dtype != S.dtype:
         raise TypeError(f"z must have the dtype of S, {S.dtype}; got {z.dtype}: use z.to(S.dtype) or layer.to(z.dtype)")
     for name, value in (("z", z), ("is_input", is_input)):
         if value.device != S.device:
             raise ValueError(f"{name} must be on the device of S, {S.device}; got {value.device}")
-    if S.device.type not in ("cpu", "meta"):
-        raise ValueError(f"S must be on the CPU, where SATNet has kernels; got {S.device}: see difflayers.backends()")
+    check_device("S", S)
     check_options(k, max_iter, eps, prox_lam)
     return z
 

@@ -21,12 +21,7 @@ def dmm(
     """`op.dmm`: the unrolled solver for a batch."""
     cost, templates = cost.detach().contiguous(), templates.contiguous()
     check_problems("cost", cost, templates, slack)
-    limit, values = torch.finfo(cost.dtype).max / max(1.0, 4 * step_size), cost.numpy()
-    if ((values < -limit) | ((values > limit) & (values < np.inf))).any():
-        raise ValueError(
-            f"step_size * cost must be representable in {cost.dtype}; got step_size {step_size} and finite costs beyond "
-            f"{limit:.3g}: scale the cost"
-        )
+    check_range(cost, step_size)
     X = torch.empty_like(cost)
     bits = torch.empty(bits_shape(cost.shape, n_grad * n_proj if keep else 0), dtype=torch.uint8)
     operations = 4.0 * n_grad * n_proj * cost.numel()
@@ -72,6 +67,16 @@ def projection_adjoint(X: Tensor, beta: Tensor, grad: Tensor) -> Tensor:
     out = torch.empty_like(grad)
     run_threads(newton.projection_adjoint, [X.numpy(), beta.numpy(), grad.numpy()], [out.numpy()], 60.0 * X.numel())
     return out
+
+
+def check_range(cost: Tensor, step_size: float) -> None:
+    """Steps must not overflow."""
+    limit = torch.finfo(cost.dtype).max / max(1.0, 4 * step_size)
+    if bool(((cost.abs() > limit) & (cost < torch.inf)).any()):
+        raise ValueError(
+            f"step_size * cost must be representable in {cost.dtype}; got step_size {step_size} and finite costs beyond "
+            f"{limit:.3g}: scale the cost"
+        )
 
 
 def check_values(name: str, cost: Tensor, templates: Tensor, slack: bool) -> None:

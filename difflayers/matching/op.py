@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from difflayers._ops import define, fold, library, unfold
-from difflayers.matching import cpu
+from difflayers.matching import cpu, cuda
 
 
 def _fake_dmm(
@@ -49,22 +49,28 @@ _dmm = define(
     "dmm(Tensor cost, Tensor templates, int n_grad, int n_proj, float step_size, bool average, bool slack, bool keep)"
     " -> (Tensor X, Tensor bits)",
     cpu.dmm,
+    cuda.dmm,
     _fake_dmm,
 )
 _dmm_adjoint = define(
     "dmm_adjoint(Tensor cost, Tensor bits, Tensor grad, int n_grad, int n_proj, float step_size, bool average, bool slack)"
     " -> Tensor",
     cpu.dmm_adjoint,
+    cuda.dmm_adjoint,
     _fake_dmm_adjoint,
 )
 _projection = define(
     "projection(Tensor A, Tensor templates, bool slack, float tolerance, int max_iter, str name)"
     " -> (Tensor X, Tensor beta, Tensor steps, Tensor residuals)",
     cpu.projection,
+    cuda.projection,
     _fake_projection,
 )
 _projection_adjoint = define(
-    "projection_adjoint(Tensor X, Tensor beta, Tensor grad) -> Tensor", cpu.projection_adjoint, _fake_projection_adjoint
+    "projection_adjoint(Tensor X, Tensor beta, Tensor grad) -> Tensor",
+    cpu.projection_adjoint,
+    cuda.projection_adjoint,
+    _fake_projection_adjoint,
 )
 
 

@@ -13,9 +13,9 @@ def mixing(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """`op.mixing`: the forward pass of a batch."""
     S, z, given, start = (t.detach().contiguous() for t in (S, z, given, start))
-    if not S.isfinite().all():
-        raise ValueError(f"S must be finite; got {int((~S.isfinite()).sum())} entries that are inf or NaN")
-    S, z, unclamped = S / scaling(S), _within_unit(z), z
+    check_matrix(S)
+    check_unit(z)
+    S, z, unclamped = S / scaling(S), z.clamp(0, 1), z
     B, N, k = len(z), len(S), start.shape[1]
     out, V, norms = torch.empty_like(z), S.new_empty(B, N, k), S.new_empty(B, N)
     sweeps, decreases = torch.zeros(B, dtype=torch.int64), torch.zeros(B, dtype=torch.float64)
@@ -73,17 +73,27 @@ def scaling(S: Tensor) -> Tensor:
     return torch.exp2(exponent.to(S.dtype))
 
 
-def _within_unit(z: Tensor) -> Tensor:
-    """z clamped to [0, 1], if it is out of it by no more than a softmax's rounding."""
+def check_matrix(S: Tensor) -> None:
+    """S must be finite."""
+    if not S.isfinite().all():
+        raise ValueError(f"S must be finite; got {int((~S.isfinite()).sum())} entries that are inf or NaN")
+
+
+def outside_unit(z: Tensor) -> Tensor:
+    """Where z is not in [0, 1], NaN included."""
     slack = 8 * torch.finfo(z.dtype).eps
-    wrong = ~((z >= -slack) & (z <= 1 + slack))
+    return ~((z >= -slack) & (z <= 1 + slack))
+
+
+def check_unit(z: Tensor) -> None:
+    """z must be in [0, 1], or out of it by no more than a softmax's rounding."""
+    wrong = outside_unit(z)
     if wrong.any():
         where = tuple(wrong.nonzero()[0].tolist())
         raise ValueError(
             f"z must be in [0, 1] everywhere; got {int(wrong.sum())} entries that are not, the first {float(z[where])} "
             f"at {where} of the flattened batch"
         )
-    return z.clamp(0, 1)
 
 
 def _gram(S: Tensor, given: Tensor, *, with_fixed: bool) -> tuple[Tensor, int]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from difflayers._ops import define, fold, library, unfold
-from difflayers.satnet import cpu
+from difflayers.satnet import cpu, cuda
 from difflayers.satnet.oracle import input_directions
 
 
@@ -44,12 +44,14 @@ _mixing = define(
     "satnet_mixing(Tensor S, Tensor z, Tensor given, Tensor start, int max_iter, float eps)"
     " -> (Tensor out, Tensor V, Tensor norms, Tensor sweeps, Tensor decreases)",
     cpu.mixing,
+    cuda.mixing,
     _fake_mixing,
 )
 _adjoint = define(
     "satnet_adjoint(Tensor S, Tensor V, Tensor norms, Tensor given, Tensor grad, float prox_lam, int max_iter, float eps)"
     " -> Tensor",
     cpu.adjoint,
+    cuda.adjoint,
     _fake_adjoint,
 )
 
@@ -132,7 +134,7 @@ class _SATNetAdjoint(torch.autograd.Function):
         needs_S: bool,
         needs_z: bool,
     ) -> tuple[Tensor | None, Tensor | None]:
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast("cuda" if S.is_cuda else "cpu", enabled=False):
             U = _adjoint(S, V, norms, given, grad, prox_lam, max_iter, eps)
             scale = cpu.scaling(S)  # U is that of S / scale
             S = S / scale
