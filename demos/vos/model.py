@@ -31,7 +31,7 @@ class ModelConfig:
     """The weight of the masks' overlap in the cost, see `difflayers.MaskMatchingCost`."""
     unmatched_cost: float = -0.4
     """The cost at which an object stays unmatched, hidden."""
-    confident_cost: float = -0.6
+    confident_cost: float = -0.5
     """A match that costs at most this much becomes the object's latest template."""
 
     def __post_init__(self) -> None:
@@ -87,7 +87,7 @@ class Features(nn.Module):
             channels = 256
         self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
-        self.head = nn.Linear(2 * (channels + 3), config.dimension)
+        self.head = nn.Sequential(nn.LayerNorm(2 * (channels + 3)), nn.Linear(2 * (channels + 3), config.dimension))
 
     def maps(self, frames: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] to (B, channels, H / 4, W / 4), rounded up: the finest level, and the colours."""
@@ -167,7 +167,7 @@ class Matching(nn.Module):
         self.layer: nn.Module | None = None
         if kind == "dmm":
             # Costs near -1 need more projections than the published five: see "Which one should I use?" in the docs.
-            self.layer = DMMMatching(n_grad=40, n_proj=20, step_size=0.1, unmatched_cost=config.unmatched_cost)
+            self.layer = DMMMatching(n_grad=40, n_proj=20, step_size=0.3, unmatched_cost=config.unmatched_cost)
         elif kind == "quadratic":
             self.layer = QuadraticMatching(gamma=0.1, unmatched_cost=config.unmatched_cost)
 

@@ -273,6 +273,7 @@ class MaskRCNNProposals(ProposalSource):
         backbone: of `BACKBONES`, with a feature pyramid.
         top: at most so many, those of highest score.
         min_score: leave out what scores less.
+        min_size: frames are resized to this many pixels on the shorter side.
         device: of the network.
         classes: of the network, background included.
 
@@ -287,6 +288,7 @@ class MaskRCNNProposals(ProposalSource):
         backbone: str = "resnet50",
         top: int = 50,
         min_score: float = 0.05,
+        min_size: int = 800,
         device: torch.device | str = "cpu",
         classes: int = 91,
     ) -> None:
@@ -299,7 +301,7 @@ class MaskRCNNProposals(ProposalSource):
 
         if backbone not in BACKBONES:
             raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}; got {backbone}")
-        options = {"box_detections_per_img": _checked_top(top), "box_score_thresh": min_score}
+        options = {"box_detections_per_img": _checked_top(top), "box_score_thresh": min_score, "min_size": min_size}
         if weights == "COCO":
             if backbone != "resnet50":
                 raise ValueError(
@@ -313,7 +315,7 @@ class MaskRCNNProposals(ProposalSource):
             mark = "none" if weights is None else self._load(Path(weights))
         self.network.eval().to(device)
         self.device = torch.device(device)
-        self._identity = f"maskrcnn {backbone} {mark} top {top} min {min_score}"
+        self._identity = f"maskrcnn {backbone} {mark} top {top} min {min_score} size {min_size}"
 
     def _load(self, path: Path) -> str:
         """Read the weights; the hash of the file."""

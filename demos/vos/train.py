@@ -36,8 +36,9 @@ class TrainConfig:
     """Everything that decides the result of a training run, its clips and proposals aside."""
 
     loss: str = "layer"
-    """"pairs": binary cross-entropy of every template with every proposal, by itself. "layer": squared difference of X and
-    the true assignment, and the overlap of X P with the true masks, through the matching."""
+    """"pairs": binary cross-entropy of every template with every proposal, by itself; the logit is a multiple of the
+    unmatched cost minus the pair's. "layer": squared difference of X and the true assignment, and the overlap of X P with
+    the true masks, through the matching."""
     matching: str = "dmm"
     """The layer: "dmm" or "quadratic"."""
     epochs: int = 4
@@ -153,13 +154,13 @@ def assignment(truth: NDArray[np.bool_], proposals: NDArray[np.bool_], *, least:
 
 
 class Losses(nn.Module):
-    """The loss of a batch, by `TrainConfig.loss`; "pairs" has a scale and a bias of its own, which learn along."""
+    """The loss of a batch, by `TrainConfig.loss`. The scale of the logits of "pairs" learns along."""
 
     def __init__(self, features: Features, config: TrainConfig) -> None:
         super().__init__()
         self.features, self.config = features, config
         self.matching = Matching(config.matching, features.config)
-        self.scale, self.bias = nn.Parameter(torch.tensor(8.0)), nn.Parameter(torch.tensor(-4.0))
+        self.scale = nn.Parameter(torch.tensor(8.0))
 
     def forward(self, batch: Batch) -> Tensor:
         """A number."""
@@ -170,14 +171,11 @@ class Losses(nn.Module):
         proposals = shrink(batch.proposals, size)
         looks = torch.stack([self.features.pool(maps[:, k], templates[:, k]) for k in (0, 1)], 1)
         seen = self.features.pool(maps[:, 2], proposals)
+        X, cost = self.matching(looks, templates[:, 1], seen, proposals, batch.template_mask, batch.proposal_mask)
         if self.config.loss == "pairs":
-            cosines = nn.functional.normalize(looks, dim=-1) @ nn.functional.normalize(seen, dim=-1).mT[:, None]
-            loss = nn.functional.binary_cross_entropy_with_logits(
-                self.scale * cosines + self.bias, batch.target[:, None].expand_as(cosines), reduction="none"
-            )
-            there = (batch.template_mask[..., None] & batch.proposal_mask[:, None])[:, None].expand_as(loss)
-            return loss[there].mean()
-        X, _ = self.matching(looks, templates[:, 1], seen, proposals, batch.template_mask, batch.proposal_mask)
+            logits = self.scale * (self.features.config.unmatched_cost - cost)
+            there = batch.template_mask[..., None] & batch.proposal_mask[:, None]
+            return nn.functional.binary_cross_entropy_with_logits(logits[there], batch.target[there])
         there = batch.template_mask
         distance = (X - batch.target).square().sum(-1)[there].mean()
         pasted, truth = torch.einsum("bnm,bmhw->bnhw", X, proposals)[there], shrink(batch.truth, size)[there]

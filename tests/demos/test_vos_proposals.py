@@ -127,7 +127,7 @@ def test_cache(tmp_path: Path) -> None:
     first = [cache.propose(CLIP, t) for t in (0, 1)]
     again = [CachedProposals(Counting(seed=3), tmp_path).propose(CLIP, t) for t in (0, 1)]
     assert asked == [0, 1] and all(map(same, first, again))
-    with pytest.raises(ValueError, match="the source 'noisy 3 .* wanted 'noisy 4 .*give another folder"):
+    with pytest.raises(ValueError, match=r"the source 'noisy 3 .* wanted 'noisy 4 .*give another folder"):
         CachedProposals(Counting(seed=4), tmp_path).propose(CLIP, 0)
     empty = CachedProposals(NoisyProposals(miss=1, extra=0), tmp_path / "empty")
     assert same(empty.propose(CLIP, 0), empty.propose(CLIP, 0))
@@ -139,16 +139,19 @@ def test_cache(tmp_path: Path) -> None:
 
 def test_mask_rcnn(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    source = MaskRCNNProposals(None, backbone="resnet18", top=3, min_score=0.0, classes=3)
+    source = MaskRCNNProposals(None, backbone="resnet18", top=3, min_score=0.0, min_size=48, classes=3)
     found = source.propose(CLIP, 0)
     assert found.masks.shape[1:] == (48, 64) and len(found) <= 3 and (np.diff(found.scores) <= 0).all()
     path = tmp_path / "weights.safetensors"
     save_file(source.network.state_dict(), path)
     torch.manual_seed(1)
-    loaded = MaskRCNNProposals(path, backbone="resnet18", top=3, min_score=0.0, classes=3)
+    loaded = MaskRCNNProposals(path, backbone="resnet18", top=3, min_score=0.0, min_size=48, classes=3)
     assert same(found, loaded.propose(CLIP, 0)) and loaded.identity != source.identity
-    with pytest.raises(ValueError, match="does not fit the network"):
-        MaskRCNNProposals(path, backbone="resnet34", classes=3)
+    save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
+    (tmp_path / "other.pt").write_bytes(b"nonsense")
+    for name in ("other.safetensors", "other.pt"):
+        with pytest.raises(ValueError, match="does not fit the network"):
+            source._load(tmp_path / name)
     with pytest.raises(ValueError, match="weights: no file"):
         MaskRCNNProposals(tmp_path / "none.pt", backbone="resnet18")
     with pytest.raises(ValueError, match="COCO weights for resnet50 alone"):
