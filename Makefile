@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUILD := pyproject.toml setup.cfg difflayers/__init__.py
 
-.PHONY: help demo test test-slow lint bench docs clean
+.PHONY: help demo demo-vos test test-slow lint bench docs clean
 
 help:
 	@echo "make demo       train a 4x4 Sudoku solver from nothing, in about a minute"
+	@echo "make demo-vos   track objects in synthetic video by matching, in minutes"
 	@echo "make test       the tests (minutes)"
 	@echo "make test-slow  the long tests"
 	@echo "make lint       ruff and mypy"
@@ -16,6 +17,9 @@ help:
 
 demo: $(VENV)/.demos
 	$(BIN)/python -m demos.sudoku
+
+demo-vos: $(VENV)/.demos
+	$(BIN)/python -m demos.vos --overwrite
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest

@@ -8,7 +8,7 @@ import importlib.util
 import io
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,8 @@ CHECKPOINT_NAMES = {"pairs": "pairs.safetensors", "layer": "layer.safetensors"}
 LAYOUTS = ("davis2016", "davis2017", "youtube-vos", "segtrack")
 MATCHINGS = ("greedy", "hungarian", "dmm", "quadratic")
 _NEEDED = ("PIL", "imageio", "imageio_ffmpeg", "matplotlib", "safetensors", "tabulate", "torchvision", "tqdm")
-_FIRST_TEST_SEED = 10**6
+_FIRST_TUNING_SEED, _FIRST_TEST_SEED = 10**6, 2 * 10**6
+_TUNING_CLIPS = 4
 
 _DESCRIPTION = """\
 Video object segmentation by matching mask proposals: DMM-Net's tracker.
@@ -146,6 +147,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--matchings", nargs="+", choices=MATCHINGS, default=["greedy", "hungarian", "dmm"], metavar="NAME",
         help=f"of {', '.join(MATCHINGS)} (default: greedy hungarian dmm)",
     )  # fmt: skip
+    evaluate.add_argument(
+        "--unmatched-cost",
+        type=float,
+        metavar="C",
+        help="of an object that is hidden, in [-1, 1] (default: the checkpoint's)",
+    )
     evaluate.add_argument("--output", type=Path, metavar="DIR", help="also write the labels as palette PNGs, and a CSV")
     evaluate.add_argument("--overwrite", action="store_true", help="replace earlier results there")
     evaluate.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
@@ -178,8 +185,8 @@ def run_demo(arguments: argparse.Namespace) -> None:
     import torch
 
     from demos.files import write_atomically
-    from demos.vos.evaluate import CEILING, evaluate
-    from demos.vos.model import Matching, ModelConfig
+    from demos.vos.evaluate import CEILING, calibrate, evaluate
+    from demos.vos.model import ModelConfig
     from demos.vos.pictures import contact_sheet_png, side_by_side, write_video
     from demos.vos.proposals import NoisyProposals
     from demos.vos.synthetic import SyntheticClip, SyntheticConfig
@@ -194,9 +201,11 @@ def run_demo(arguments: argparse.Namespace) -> None:
     first = 1000 * seed
     training = [SyntheticClip(first + i, shapes) for i in range(arguments.train_clips)]
     testing = [SyntheticClip(_FIRST_TEST_SEED + first + i, shapes) for i in range(arguments.test_clips)]
+    tuning = [SyntheticClip(_FIRST_TUNING_SEED + first + i, shapes) for i in range(_TUNING_CLIPS)]
     source, model = NoisyProposals(seed=seed), ModelConfig()
     print(
-        f"{len(training)} clips to train on, {len(testing)} unseen ones to test on: {shapes.frames} frames of "
+        f"{len(training)} clips to train on, {len(tuning)} to choose a threshold on, {len(testing)} to test on: "
+        f"{shapes.frames} frames of "
         f"{shapes.height} x {shapes.width}, {shapes.objects} objects, {shapes.look_alikes + shapes.distractors} distractors.\n"
         "Proposals are made from the truth, with noise.",
         flush=True,
@@ -208,12 +217,14 @@ def run_demo(arguments: argparse.Namespace) -> None:
         features[loss] = _fit(
             Trainer(Sampler(training, source, config), model, path, overwrite=True), f"training, {loss}"
         )
-    methods = {
-        "greedy": (features["pairs"], Matching("greedy", model)),
-        "Hungarian": (features["pairs"], Matching("hungarian", model)),
-        "DMM, per pair": (features["pairs"], Matching("dmm", model)),
-        "DMM, layer": (features["layer"], Matching("dmm", model)),
+    compared = {
+        "greedy": (features["pairs"], "greedy"),
+        "Hungarian": (features["pairs"], "hungarian"),
+        "DMM, per pair": (features["pairs"], "dmm"),
+        "DMM, layer": (features["layer"], "dmm"),
     }
+    with _bar(sum(map(len, tuning)), "frames", "choosing the unmatched cost") as bar:
+        methods = calibrate(tuning, source, compared, progress=bar.update)
     kept: dict[str, Any] = {}
 
     def keep(clip: Clip, labels: dict[str, Any]) -> None:
@@ -263,12 +274,11 @@ def run_train(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1 if arguments.backbone in (None, "small") else torch.get_num_threads())
     config = TrainConfig(**{"batch_size": 8, **_given(arguments, [field.name for field in fields(TrainConfig)])})
     model = ModelConfig(**_given(arguments, ["backbone"]))
+    device = _device(arguments.device)
     clips = _training_clips(arguments, config.seed)
     sampler = Sampler(clips, source_from(arguments.proposals, seed=config.seed), config)
     path = arguments.output / CHECKPOINT_NAMES[config.loss]
-    trainer = Trainer(
-        sampler, model, path, resume=arguments.resume, overwrite=arguments.overwrite, device=_device(arguments.device)
-    )
+    trainer = Trainer(sampler, model, path, resume=arguments.resume, overwrite=arguments.overwrite, device=device)
     if trainer.epoch:
         print(f"resuming after epoch {trainer.epoch} of {config.epochs}")
     try:
@@ -343,11 +353,14 @@ def run_eval(arguments: argparse.Namespace) -> None:
     for text in arguments.features:
         name, equals, path = text.rpartition("=")
         features = load_features(_checkpoint(Path(path)), device=device)
+        config = features.config
+        if (cost := arguments.unmatched_cost) is not None:
+            config = replace(config, unmatched_cost=cost, confident_cost=max(-1.0, cost - 0.1))
         for matching in arguments.matchings:
             label = f"{matching}, {name}" if equals else matching
             if label in methods:
                 raise ValueError(f"--features: got two of one name; wanted NAME=PATH with different names, got {text}")
-            methods[label] = (features, Matching(matching, features.config))
+            methods[label] = (features, Matching(matching, config))
 
     def keep(clip: Clip, labels: dict[str, Any]) -> None:
         from demos.vos.images import write_labels

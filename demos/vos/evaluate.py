@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,10 @@ from demos.vos.tracking import ceiling, track
 CEILING = "best proposal"
 
 Methods = Mapping[str, tuple[Features, Matching]]
+
+
+UNMATCHED_COSTS = (-0.55, -0.4, -0.25, -0.1)
+"""What `calibrate` tries."""
 
 
 @dataclass(frozen=True)
@@ -87,3 +91,46 @@ def evaluate(
                 scores[name][clip.name] = youtube_vos_scores(truth, result, annotated=annotated)
         keep(clip, labels)
     return Results(scores)
+
+
+def calibrate(
+    clips: Sequence[Clip],
+    source: ProposalSource,
+    methods: Mapping[str, tuple[Features, str]],
+    *,
+    progress: Callable[[], None] = lambda: None,
+) -> dict[str, tuple[Features, Matching]]:
+    """For each method the unmatched cost, of `UNMATCHED_COSTS`, with the highest mean J on clips that are not tested on.
+
+    How far apart costs are depends on how the features were trained, and a threshold that suits one set of features loses
+    the objects of another. The confident cost goes along, 0.1 below.
+
+    Args:
+        clips: with labels in all frames.
+        source: of proposals.
+        methods: by name, features and the kind of matching.
+        progress: called after every frame.
+
+    Returns:
+        By name, features and matching.
+    """
+    tried = {
+        (name, cost): (
+            features,
+            Matching(kind, replace(features.config, unmatched_cost=cost, confident_cost=max(-1.0, cost - 0.1))),
+        )
+        for name, (features, kind) in methods.items()
+        for cost in UNMATCHED_COSTS
+    }
+    names = {f"{name} {cost}": key for key in tried for name, cost in [key]}
+    found: dict[str, list[SequenceScores]] = {name: [] for name in names}
+    for clip in clips:
+        labels = track(clip, source, {name: tried[key] for name, key in names.items()}, progress=progress)
+        truth = np.stack([one for t in range(len(clip)) if (one := clip.labels(t)) is not None])
+        for name, result in labels.items():
+            found[name].append(davis_scores(truth, result, objects=clip.objects))
+    best = {}
+    for method in methods:
+        own = [name for name, (of, _) in names.items() if of == method]
+        best[method] = tried[names[max(own, key=lambda name: davis_summary(found[name]).J.mean)]]
+    return best

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +12,6 @@ from difflayers import DMMMatching, MaskMatchingCost, QuadraticMatching, functio
 
 MATCHINGS = ("dmm", "quadratic", "hungarian", "greedy")
 BACKBONES = ("small", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-STRIDE = 4
-"""Of the maps that features are pooled from."""
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -25,6 +22,8 @@ class ModelConfig:
 
     backbone: str = "small"
     """Of `BACKBONES`."""
+    shorter: int = 240
+    """Frames with a longer shorter side are shrunk to this many pixels there before all else."""
     dimension: int = 64
     """Of a feature vector."""
     lam: float = 0.3
@@ -37,17 +36,14 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:
             raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}; got {self.backbone}")
-        if self.dimension < 1:
-            raise ValueError(f"dimension must be 1 or more; got {self.dimension}")
+        for name, lowest in (("shorter", 32), ("dimension", 1)):
+            if getattr(self, name) < lowest:
+                raise ValueError(f"{name} must be {lowest} or more; got {getattr(self, name)}")
         if not 0 <= self.lam <= 1:
             raise ValueError(f"lam must be in [0, 1]; got {self.lam}")
         for name in ("unmatched_cost", "confident_cost"):
             if not -1 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [-1, 1], as costs are; got {getattr(self, name)}")
-
-    def as_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        return asdict(self)
 
 
 class Features(nn.Module):
@@ -90,7 +86,10 @@ class Features(nn.Module):
         self.head = nn.Sequential(nn.LayerNorm(2 * (channels + 3)), nn.Linear(2 * (channels + 3), config.dimension))
 
     def maps(self, frames: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] to (B, channels, H / 4, W / 4), rounded up: the finest level, and the colours."""
+        """(B, 3, H, W) in [0, 1] to (B, channels, h, w): the finest level, of a quarter of the size, and the colours."""
+        if (side := min(frames.shape[-2:])) > self.config.shorter:
+            size = [round(length * self.config.shorter / side) for length in frames.shape[-2:]]
+            frames = nn.functional.interpolate(frames, size=size, mode="area")
         frames = (frames - self.mean) / self.std
         levels = self.body(frames)
         finest = levels["0"] if isinstance(levels, dict) else levels

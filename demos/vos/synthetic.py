@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,12 +104,16 @@ class SyntheticClip(Clip):
             raise ValueError(f"seed must be an integer, 0 or more; got {seed!r}")
         self.name = f"synthetic-{seed}"
         self.config = SyntheticConfig() if config is None else config
-        rng = np.random.default_rng((20191027, seed))
-        self._shapes = self._draw_shapes(rng)
-        self._background = _background(rng, self.config.height, self.config.width)
-        self._light = rng.uniform(0.0, 0.12, 3), rng.uniform(0.1, 0.4, 3), rng.uniform(0, 2 * math.pi, 3)
         self._seed = seed
         self._cache: dict[int, tuple[Frame, Labels]] = {}
+
+    @cached_property
+    def _drawn(self) -> tuple[list[_Shape], NDArray[np.float64], tuple[NDArray[np.float64], ...]]:
+        """Shapes, background, and amount, frequency and phase of the light."""
+        rng = np.random.default_rng((20191027, self._seed))
+        shapes = self._draw_shapes(rng)
+        background = _background(rng, self.config.height, self.config.width)
+        return shapes, background, (rng.uniform(0.0, 0.12, 3), rng.uniform(0.1, 0.4, 3), rng.uniform(0, 2 * math.pi, 3))
 
     def __len__(self) -> int:
         return self.config.frames
@@ -155,12 +160,13 @@ class SyntheticClip(Clip):
             raise IndexError(f"t must be in [0, {len(self)}); got {t}")
         if t not in self._cache:
             config = self.config
+            shapes, background, (amount, frequency, phase) = self._drawn
             y, x = np.mgrid[0.5 : config.height + 0.5, 0.5 : config.width + 0.5]
-            picture = _sample(self._background, y + 0.4 * t, x + 0.7 * t)
+            picture = _sample(background, y + 0.4 * t, x + 0.7 * t)
             instances = np.zeros((config.height, config.width), dtype=np.uint8)
-            order = np.random.default_rng((20191028, self._seed)).permutation(len(self._shapes))
+            order = np.random.default_rng((20191028, self._seed)).permutation(len(shapes))
             for i in order:
-                window, mask, colors = _draw(self._shapes[i], t, (config.height, config.width))
+                window, mask, colors = _draw(shapes[i], t, (config.height, config.width))
                 picture[window][mask] = colors
                 instances[window][mask] = i + 1
             bars = np.random.default_rng((20191029, self._seed))
@@ -169,8 +175,7 @@ class SyntheticClip(Clip):
                 shade, slant = bars.uniform(0.1, 0.9, 3), bars.uniform(-0.4, 0.4)
                 mask = np.abs(x - place - slant * (y - config.height / 2)) < wide
                 picture[mask] = shade
-                instances[mask] = len(self._shapes) + 1 + i
-            amount, frequency, phase = self._light
+                instances[mask] = len(shapes) + 1 + i
             picture *= 1 - amount * (1 + np.sin(frequency * t + phase))
             noise = np.random.default_rng((20191030, self._seed, t)).normal(0, 0.02, picture.shape)
             frame = (255 * np.clip(picture + noise, 0, 1)).astype(np.uint8)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from demos.vos.data import Clip
-from demos.vos.evaluate import CEILING, evaluate
+from demos.vos.evaluate import CEILING, UNMATCHED_COSTS, calibrate, evaluate
 from demos.vos.metrics import davis_scores
 from demos.vos.model import MATCHINGS, Features, Matching, ModelConfig, shrink
 from demos.vos.pasted import PastedClip
@@ -83,6 +83,7 @@ def test_backbones(backbone: str) -> None:
     frames = torch.rand(2, 3, 50, 70)
     maps = f.maps(frames)
     assert maps.shape[-2:] == (13, 18)
+    assert f.maps(torch.rand(1, 3, 480, 600)).shape[-2:] == (60, 75)  # by way of 240 x 300
     out = f(frames, torch.rand(2, 5, 50, 70) > 0.5)
     assert out.shape == (2, 5, 16)
     out.sum().backward()
@@ -216,6 +217,20 @@ def test_evaluate_and_its_table() -> None:
         evaluate([SyntheticClip(5, replace(SHAPES, frames=1))], Perfect(), {"dmm": (Colors(), Matching("dmm", MODEL))})
 
 
+def test_calibrate_finds_the_threshold_that_keeps_the_objects() -> None:
+    class Far(Colors):
+        """Cosines of 0: only the overlap speaks, and costs are above -0.3."""
+
+        def pool(self, maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(*masks.shape[:2], 3)
+
+    clip = SyntheticClip(5, SHAPES)
+    methods = calibrate([clip], Perfect(), {"far": (Far(), "dmm"), "colors": (Colors(), "dmm")})
+    chosen = {name: matching.config.unmatched_cost for name, (_, matching) in methods.items()}
+    assert chosen["far"] == UNMATCHED_COSTS[-1] and chosen["colors"] == UNMATCHED_COSTS[0]
+    assert methods["far"][1].config.confident_cost == pytest.approx(chosen["far"] - 0.1)
+
+
 def test_a_clip_of_one_frame_is_its_given_masks() -> None:
     clip = SyntheticClip(5, replace(SHAPES, frames=1))
     (result,) = track(clip, Perfect(), {"dmm": (Colors(), Matching("dmm", MODEL))}).values()
@@ -255,16 +270,18 @@ def test_samples() -> None:
 @pytest.mark.parametrize("options", [{"loss": "pairs"}, {"loss": "layer"}, {"loss": "layer", "matching": "quadratic"}])
 def test_a_few_steps_lower_the_loss_on_one_batch(options: dict[str, str]) -> None:
     torch.manual_seed(0)
+    shapes = SyntheticConfig(frames=12, height=48, width=64, objects=3, look_alikes=3, distractors=1, bars=0)
     config = replace(TRAIN, batch_size=4, **options)
+    clips = [SyntheticClip(seed, shapes) for seed in (1, 2)]
+    batch = Sampler(clips, NoisyProposals(miss=0), config).batch(1)
     losses = Losses(Features(replace(MODEL, lam=0.0)), config)  # without masks, which need no learning
-    batch = sampler(config).batch(0)
     adam = torch.optim.Adam(losses.parameters(), lr=3e-3)
     before = losses(batch).item()
-    for _ in range(12):
+    for _ in range(16):
         adam.zero_grad()
         losses(batch).backward()
         adam.step()
-    assert losses(batch).item() < 0.8 * before
+    assert losses(batch).item() < 0.6 * before
     assert all(p.grad is not None and p.grad.isfinite().all() for p in losses.features.parameters())
 
 
