@@ -235,8 +235,8 @@ def statistics(values: Array | Sequence[float]) -> Statistics:
 
     Example:
         >>> from demos.vos.metrics import statistics
-        >>> statistics([1.0, 0.9, 0.8, 0.4])
-        Statistics(mean=0.775, recall=0.75, decay=0.35)
+        >>> statistics([1.0, 0.75, 0.75, 0.5])
+        Statistics(mean=0.75, recall=0.75, decay=0.25)
     """
     series = np.asarray(values, dtype=np.float64)
     if series.ndim != 1 or not len(series):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demos.vos import data
+from demos.vos import data, synthetic
 from demos.vos.data import read_davis, read_segtrack, read_youtube_vos
 from demos.vos.images import PALETTE, read_frame, read_labels, write_labels
 from demos.vos.synthetic import SyntheticClip, SyntheticConfig
@@ -236,3 +237,8 @@ def test_real_davis_2016() -> None:
     clips = {clip.name: clip for clip in read_davis(DAVIS_2016, year=2016)}
     assert len(clips) == 7 and len(clips["libby"]) == 49 and clips["libby"].size == (480, 854)
     assert set(np.unique(clips["libby"].labels(10))) == {0, 1}
+
+
+def test_docstring_examples() -> None:
+    results = doctest.testmod(synthetic)
+    assert results.failed == 0 and results.attempted > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from demos.vos import metrics
 from demos.vos.metrics import (
     SequenceScores,
     boundary_accuracy,
@@ -283,3 +285,8 @@ def test_wrong_masks(measure) -> None:  # type: ignore[no-untyped-def]
 def test_wrong_values(call, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_docstring_examples() -> None:
+    results = doctest.testmod(metrics)
+    assert results.failed == 0 and results.attempted > 0

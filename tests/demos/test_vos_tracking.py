@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from demos.vos import model
 from demos.vos.data import Clip
 from demos.vos.evaluate import CEILING, UNMATCHED_COSTS, calibrate, evaluate
 from demos.vos.metrics import davis_scores
@@ -368,3 +370,8 @@ def test_scores_of_a_swap() -> None:
     truth = np.stack([clip.labels(t) for t in range(6)])
     swapped = np.where(truth == 1, 2, np.where(truth == 2, 1, 0)).astype(np.uint8)
     assert davis_scores(truth, swapped).J.max() == 0
+
+
+def test_docstring_examples() -> None:
+    results = doctest.testmod(model)
+    assert results.failed == 0 and results.attempted > 0
