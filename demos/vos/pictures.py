@@ -41,7 +41,8 @@ def contact_sheet_png(
     """A PNG: a row for each result, a column for each of the times; objects are tinted, see `overlay`."""
     height, width = frames[0].shape[:2]
     wide = 2.1
-    figure = Figure(figsize=(wide * len(times) + 1.2, (wide * height / width + 0.12) * len(results) + 0.7), dpi=120)
+    size = wide * len(times) + 0.3, (wide * height / width + 0.06) * len(results) + 0.7
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(results), len(times), squeeze=False)
     for row, (name, labels) in zip(panels, results.items(), strict=True):
@@ -54,7 +55,6 @@ def contact_sheet_png(
     for axes, t in zip(panels[0], times, strict=True):
         axes.set_title(f"frame {t}", fontsize=9)
     figure.suptitle(title, fontsize=11)
-    figure.tight_layout(pad=0.5)
     buffer = io.BytesIO()
     # Without the version of matplotlib, which would change the file for nothing.
     figure.savefig(buffer, format="png", metadata={"Software": None})
