@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUILD := pyproject.toml setup.cfg difflayers/__init__.py
 
-.PHONY: help demo test test-slow test-gpu lint bench bench-gpu docs clean
+.PHONY: help demo demo-vos test test-slow test-gpu lint bench bench-gpu docs clean
 
 help:
 	@echo "make demo       train a 4x4 Sudoku solver from nothing, in about a minute"
+	@echo "make demo-vos   track objects in synthetic video by matching, in minutes"
 	@echo "make test       the tests (minutes)"
 	@echo "make test-slow  the long tests"
 	@echo "make test-gpu   the tests that need a CUDA device"
@@ -18,6 +19,9 @@ help:
 
 demo: $(VENV)/.demos
 	$(BIN)/python -m demos.sudoku
+
+demo-vos: $(VENV)/.demos
+	$(BIN)/python -m demos.vos --overwrite
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest

@@ -178,7 +178,7 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
-    from demos.sudoku.checkpoint import write_atomically
+    from demos.files import write_atomically
 
     torch.set_num_threads(1)  # a layer this small gains nothing from more
     for length, seed in study.runs():

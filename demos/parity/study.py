@@ -15,9 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from demos.files import write_atomically
 from demos.parity.config import Config
 from demos.parity.train import EpochMetrics, Run
-from demos.sudoku.checkpoint import write_atomically
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 _FORMAT = "difflayers-parity-1"

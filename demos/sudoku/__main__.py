@@ -174,7 +174,8 @@ def _show_large(arguments: argparse.Namespace, output: Path) -> None:
     import numpy as np
     import torch
 
-    from demos.sudoku.checkpoint import load_checkpoint, write_atomically
+    from demos.files import write_atomically
+    from demos.sudoku.checkpoint import load_checkpoint
     from demos.sudoku.gallery import teach_reader, visual_board_png
     from demos.sudoku.generator import generate
     from demos.sudoku.images import load_pool, with_images

@@ -8,7 +8,6 @@ JSON.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from demos.files import write_atomically
 from demos.sudoku.config import TrainConfig
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
@@ -65,16 +65,6 @@ class Checkpoint:
     """By parameter name, what Adam keeps for it."""
     random: dict[str, Tensor]
     """The states of the generators."""
-
-
-def write_atomically(path: Path, raw: bytes) -> None:
-    """Write a file such that a kill at any moment leaves the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from demos.files import write_atomically
 from demos.sudoku.boards import Boards, obeys_rules
 from demos.sudoku.checkpoint import (
     CHECKPOINT_NAME,
@@ -26,7 +27,6 @@ from demos.sudoku.checkpoint import (
     EpochMetrics,
     load_checkpoint,
     save_checkpoint,
-    write_atomically,
 )
 from demos.sudoku.config import TrainConfig
 from demos.sudoku.data import encode, fingerprint, load_split, seen_solutions

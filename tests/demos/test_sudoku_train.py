@@ -18,8 +18,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from demos.files import write_atomically
 from demos.sudoku.boards import Boards, obeys_rules
-from demos.sudoku.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint, write_atomically
+from demos.sudoku.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from demos.sudoku.config import PRESETS, TrainConfig
 from demos.sudoku.data import encode, load_split, write_csv
 from demos.sudoku.generator import generate

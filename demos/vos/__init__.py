@@ -1,0 +1,1 @@
+"""Video object segmentation by matching mask proposals: ``python -m demos.vos``."""

@@ -1,0 +1,168 @@
+"""Tracking: from given masks and the proposals of every frame to labels, frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from demos.vos.data import Clip
+from demos.vos.images import Labels
+from demos.vos.metrics import region_similarity
+from demos.vos.model import Features, Matching, shrink
+from demos.vos.proposals import Proposals, ProposalSource
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What is seen in one frame."""
+
+    maps: Tensor
+    """(1, channels, h, w)."""
+    features: Tensor
+    """(m, d), of the proposals."""
+    small: Tensor
+    """(m, h, w): the proposals' masks, as large as the maps."""
+    masks: Tensor
+    """(m, H, W), bool: the proposals' masks."""
+
+
+@torch.no_grad()
+def observe(features: Features, frame: NDArray[np.uint8], proposals: Proposals) -> Observation:
+    """The features of a frame and of its proposals. Works on the device of the features."""
+    device = features.mean.device
+    maps = features.maps(frames_tensor([frame]).to(device))
+    masks = torch.from_numpy(proposals.masks).to(device)
+    small = shrink(masks[None], maps.shape[-2:])
+    return Observation(maps, features.pool(maps, small)[0], small[0], masks)
+
+
+def frames_tensor(frames: Iterable[NDArray[np.uint8]]) -> Tensor:
+    """Frames (H, W, 3) as one tensor (B, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.stack(list(frames))).permute(0, 3, 1, 2).float().div(255)
+
+
+class Tracker:
+    """The state of one clip: of every object its templates, from the frame it was given in and from the last sure match.
+
+    Args:
+        features, matching: the network.
+
+    Each step matches all objects known so far to the proposals of the frame. An object's mask is its row of X times the
+    proposals; a pixel gets the object with the largest value there, if it is above 1/2, the background's share. An object
+    whose best proposal costs at most ``confident_cost`` and has more than half of its row's weight gets a new last
+    template; the first one stays.
+    """
+
+    def __init__(self, features: Features, matching: Matching) -> None:
+        self.features, self.matching = features, matching
+        self.objects: list[int] = []
+        self._looks = torch.zeros(0)  # (2, n, d): first and last
+        self._masks = torch.zeros(0)  # (n, h, w): where the object was last
+
+    def add(self, observation: Observation, labels: Labels, objects: Iterable[int]) -> None:
+        """Take up objects that are given in this frame."""
+        objects = list(objects)
+        if known := set(objects) & set(self.objects):
+            raise ValueError(f"objects: got {sorted(known)}, which are tracked already")
+        given = torch.from_numpy(labels[None] == np.array(objects)[:, None, None]).to(observation.maps.device)
+        small = shrink(given[None], observation.maps.shape[-2:])
+        with torch.no_grad():
+            looks = self.features.pool(observation.maps, small).expand(2, -1, -1)
+        self._looks = looks.clone() if not self.objects else torch.cat((self._looks, looks), 1)
+        self._masks = small[0] if not self.objects else torch.cat((self._masks, small[0]))
+        self.objects += objects
+
+    @torch.no_grad()
+    def step(self, observation: Observation) -> Labels:
+        """The labels of a frame, (H, W)."""
+        height, width = observation.masks.shape[-2:]
+        if not self.objects or not len(observation.masks):
+            return np.zeros((height, width), dtype=np.uint8)
+        X, cost = self.matching(self._looks, self._masks, observation.features, observation.small)
+        weight, best = X.max(-1)
+        sure = (weight > 0.5) & (cost.gather(-1, best[:, None])[:, 0] <= self.matching.config.confident_cost)
+        self._looks[1, sure] = observation.features[best[sure]]
+        self._masks = torch.where(sure[:, None, None], observation.small[best], self._masks)
+        return merge(paste(X, observation.masks), self.objects)
+
+
+def paste(X: Tensor, masks: Tensor) -> Tensor:
+    """X P: an assignment (n, m) and masks (m, H, W) to soft masks (n, H, W). Proposals of no weight cost nothing."""
+    used = (X > 1e-3).any(0)
+    return torch.einsum("nm,mhw->nhw", X[:, used], masks[used].to(X.dtype))
+
+
+def merge(soft: Tensor, objects: list[int]) -> Labels:
+    """Soft masks (n, H, W) to labels: the arg max with a background of 1/2 everywhere."""
+    value, index = soft.max(0)
+    labels = torch.tensor(objects, device=soft.device)[index]
+    return torch.where(value > 0.5, labels, 0).to(torch.uint8).cpu().numpy()
+
+
+def track(
+    clip: Clip,
+    source: ProposalSource,
+    methods: Mapping[str, tuple[Features, Matching]],
+    *,
+    progress: Callable[[], None] = lambda: None,
+) -> dict[str, NDArray[np.uint8]]:
+    """Track the objects of a clip by several methods side by side.
+
+    Args:
+        clip: objects are given in the frames they first appear in, see `Clip.given`.
+        source: of proposals.
+        methods: by name, features and matching. What shares its features is looked at once.
+        progress: called after every frame.
+
+    Returns:
+        By name, labels (T, H, W). Where an object is given, its mask is the given one.
+    """
+    trackers = {name: Tracker(*method) for name, method in methods.items()}
+    results = {name: np.zeros((len(clip), *clip.size), dtype=np.uint8) for name in methods}
+    for t in range(len(clip)):
+        frame, proposals = clip.frame(t), source.propose(clip, t)
+        seen: dict[int, Observation] = {}
+        for name, tracker in trackers.items():
+            key = id(tracker.features)
+            if key not in seen:
+                seen[key] = observe(tracker.features, frame, proposals)
+            results[name][t] = tracker.step(seen[key])
+            if t in clip.given:
+                labels = clip.labels(t)
+                assert labels is not None
+                tracker.add(seen[key], labels, clip.given[t])
+                inside = np.isin(labels, clip.given[t])
+                results[name][t][inside] = labels[inside]
+        progress()
+    return results
+
+
+def ceiling(clip: Clip, source: ProposalSource, *, progress: Callable[[], None] = lambda: None) -> NDArray[np.uint8]:
+    """The best that choosing one proposal a frame for each object can do, found by looking at the truth.
+
+    For each object the proposal with the highest J, if that is above 0; objects are merged in the order of their labels,
+    and given masks are the given ones.
+
+    Returns:
+        Labels (T, H, W). Frames without labels are background.
+    """
+    result = np.zeros((len(clip), *clip.size), dtype=np.uint8)
+    for t in range(len(clip)):
+        truth = clip.labels(t)
+        if truth is not None:
+            masks = source.propose(clip, t).masks
+            for label in clip.objects:
+                mask = truth == label
+                if len(masks) and mask.any() and label not in clip.given.get(t, ()):
+                    J = region_similarity(np.broadcast_to(mask, masks.shape), masks)
+                    if J.max() > 0:
+                        result[t][masks[int(J.argmax())] & (result[t] == 0)] = label
+            inside = np.isin(truth, clip.given.get(t, ()))
+            result[t][inside] = truth[inside]
+        progress()
+    return result

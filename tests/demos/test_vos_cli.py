@@ -1,0 +1,217 @@
+"""The command line, from options to files, on tiny clips."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from PIL import Image
+
+from demos.vos.__main__ import CHECKPOINT_NAMES, SCORES_NAME, SHEET_NAME, VIDEO_NAME, main
+from demos.vos.data import read_davis
+from demos.vos.images import read_labels, write_labels
+from demos.vos.pictures import contact_sheet_png, overlay, side_by_side, write_video
+from demos.vos.synthetic import SyntheticClip, SyntheticConfig
+
+QUICK = ["--epochs", "1", "--steps", "2", "--batch-size", "2"]
+SHAPES = SyntheticConfig(frames=5, height=48, width=64, objects=2, look_alikes=0, distractors=1, bars=0, speed=0.3)
+DAVIS_2016 = Path(__file__).parents[3] / "shared" / "data" / "davis2016"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("run")
+    assert main(["train", "--train-clips", "2", *QUICK, "--output", str(output)]) == 0
+    return output
+
+
+@pytest.fixture(scope="module")
+def davis(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two synthetic clips as DAVIS would have them, with their shapes as proposals."""
+    root = tmp_path_factory.mktemp("davis")
+    for seed in (5, 6):
+        clip = SyntheticClip(seed, SHAPES)
+        for t in range(len(clip)):
+            path = root / "JPEGImages" / "480p" / clip.name / f"{t:05d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(clip.frame(t)).save(path, quality=95)
+            write_labels(root / "Annotations" / "480p" / clip.name / f"{t:05d}.png", clip.labels(t))
+            write_labels(root / "Proposals" / clip.name / f"{t:05d}.png", clip.instances(t))
+    (root / "ImageSets" / "2017").mkdir(parents=True)
+    (root / "ImageSets" / "2017" / "val.txt").write_text("synthetic-5\n")
+    return root
+
+
+def decoded(path: Path, height: int, width: int) -> np.ndarray:
+    """The frames of a video, (T, H, W, 3)."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    raw = subprocess.run(command, capture_output=True, check=True).stdout
+    return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["--train-clips", "2", "--test-clips", "1", "--objects", "2", *QUICK, "--output", str(tmp_path / "vos")]
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    for name in ("greedy", "Hungarian", "DMM, per pair", "DMM, layer", "best proposal", "J / F"):
+        assert name in text
+    found = sorted(path.name for path in (tmp_path / "vos").iterdir())
+    assert found == sorted([SCORES_NAME, SHEET_NAME, VIDEO_NAME, *CHECKPOINT_NAMES.values()])
+    scores = rows(tmp_path / "vos" / SCORES_NAME)
+    assert len(scores) == 5 * 2 and all(0 <= float(row["J_mean"]) <= 1 for row in scores)
+    with Image.open(tmp_path / "vos" / SHEET_NAME) as image:
+        assert image.width > 800
+    video = decoded(tmp_path / "vos" / VIDEO_NAME, 2 * (2 * 96 + 16), 3 * 320)
+    assert len(video) == 24
+    scores_before = (tmp_path / "vos" / SCORES_NAME).read_bytes()
+    assert main(command) == 2
+    assert "exists; pass --overwrite" in capsys.readouterr().err
+    assert main([*command, "--overwrite"]) == 0
+    assert (tmp_path / "vos" / SCORES_NAME).read_bytes() == scores_before
+
+
+def test_train_resumes_and_overwrites_only_when_asked(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "--train-clips", "2", *QUICK, "--output", str(checkpoint)]
+    before = (checkpoint / CHECKPOINT_NAMES["layer"]).read_bytes()
+    assert main(command) == 2
+    assert "exists; pass" in capsys.readouterr().err
+    assert main([*command, "--resume"]) == 0
+    assert "resuming after epoch 1 of 1" in capsys.readouterr().out
+    assert (checkpoint / CHECKPOINT_NAMES["layer"]).read_bytes() == before
+    assert main([*command, "--resume", "--overwrite"]) == 2
+    assert "got both" in capsys.readouterr().err
+
+
+def test_train_on_files_with_pasted_objects(davis: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train", "--data", str(davis), "--loss", "pairs", *QUICK, "--output", str(tmp_path)]
+    assert main(command) == 0
+    assert "2 clips; mean loss" in capsys.readouterr().out and (tmp_path / CHECKPOINT_NAMES["pairs"]).is_file()
+    assert main([*command, "--overwrite", "--paste", "1"]) == 2
+    assert "--paste: got 2 clips, wanted 3 or more" in capsys.readouterr().err
+
+
+def test_eval_on_davis(davis: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["eval", str(davis), "--proposals", str(davis / "Proposals"), "--features", f"mine={checkpoint}"]
+    command += ["--output", str(tmp_path), "--cache", str(tmp_path / "cache")]
+    assert main([*command, "--split", "val"]) == 0
+    text = capsys.readouterr().out
+    assert "synthetic-5" in text and "synthetic-6" not in text and "dmm, mine" in text
+    assert "1.000 / 1.000" in text  # the best proposal: they are the truth
+    scores = rows(tmp_path / SCORES_NAME)
+    assert {row["method"] for row in scores} == {"greedy, mine", "hungarian, mine", "dmm, mine", "best proposal"}
+    labels = read_labels(tmp_path / "dmm-mine" / "synthetic-5" / "00000.png")
+    clip = read_davis(davis)[0]
+    assert np.array_equal(labels, clip.labels(0))
+    assert len(list((tmp_path / "cache" / "synthetic-5").iterdir())) == 5
+    assert main([*command, "--split", "val"]) == 2
+    assert "exists; pass --overwrite" in capsys.readouterr().err
+    assert main([*command, "--overwrite", "--clips", "synthetic-6", "--matchings", "dmm", "quadratic"]) == 0
+    assert {row["clip"] for row in rows(tmp_path / SCORES_NAME)} == {"synthetic-6"}
+
+
+def test_eval_on_youtube_vos_and_segtrack(
+    davis: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = read_davis(davis)[0]
+    for t, path in enumerate(clip.paths):
+        target = tmp_path / "JPEGImages" / clip.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+        labels = clip.labels(t)
+        assert labels is not None
+        if t % 2 == 0:
+            write_labels(tmp_path / "Annotations" / clip.name / f"{path.stem}.png", labels)
+        for k in (1, 2):
+            mask = tmp_path / "GroundTruth" / clip.name / str(k) / f"{path.stem}.png"
+            mask.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.where(labels == k, np.uint8(255), np.uint8(0))).save(mask)
+    command = ["eval", str(tmp_path), "--proposals", str(davis / "Proposals"), "--features", str(checkpoint)]
+    assert main([*command, "--layout", "youtube-vos"]) == 0
+    assert "1.000 / 1.000" in capsys.readouterr().out
+    assert main([*command, "--layout", "segtrack"]) == 0
+    assert "best proposal: mIoU 1.000 over objects, 1.000 over frames" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--test-clips", "0"], "--test-clips: got 0, wanted 1 or more"),
+        (["--epochs", "0"], "epochs must be 1 or more; got 0"),
+        (["train", "--backbone", "vgg"], "backbone must be one of"),
+        (["train", "--device", "abacus"], "--device: abacus cannot be used"),
+        (["train", "--proposals", "nowhere"], "nowhere is no folder"),
+        (["eval", "nowhere", "--proposals", "noisy", "--features", "x"], "no such folder"),
+    ],
+)
+def test_wrong_options(
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(options) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_eval_errors(davis: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["eval", str(davis), "--proposals", str(davis / "Proposals"), "--features"]
+    for more, message in (
+        ([str(tmp_path)], "has 0 checkpoints, wanted one"),
+        ([str(tmp_path / "none")], "no file"),
+        ([str(checkpoint), str(checkpoint)], "got two of one name"),
+        ([str(checkpoint), "--clips", "gnu"], "--clips: got gnu, which"),
+        ([str(checkpoint), "--top", "0"], "top must be 1 or more"),
+        ([str(checkpoint), "--layout", "segtrack"], "no such folder"),
+    ):
+        assert main([*command, *more]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_pictures(tmp_path: Path) -> None:
+    clip = SyntheticClip(5, SHAPES)
+    frames, labels = [clip.frame(t) for t in range(3)], [clip.labels(t) for t in range(3)]
+    shown = overlay(frames[0], labels[0])
+    assert np.array_equal(shown[labels[0] == 0], frames[0][labels[0] == 0])
+    assert (shown[labels[0] == 1] != frames[0][labels[0] == 1]).any()
+    assert np.array_equal(overlay(frames[0], labels[0] * 0), frames[0])
+    png = contact_sheet_png(frames, {"a": labels}, times=[0, 2])
+    assert png == contact_sheet_png(frames, {"a": labels}, times=[0, 2]) and png[:4] == b"\x89PNG"
+    tiles = list(side_by_side(frames, {"a": labels, "b": labels, "c": labels}, columns=2))
+    assert len(tiles) == 3 and tiles[0].shape == (2 * (48 * 5 + 16), 2 * 64 * 5, 3)
+    odd = [frame[:47, :63] for frame in frames]
+    write_video(tmp_path / "a" / "odd.mp4", odd)
+    video = decoded(tmp_path / "a" / "odd.mp4", 46, 62)
+    assert len(video) == 3 and np.abs(video[0].mean((0, 1)) - odd[0].mean((0, 1))).max() < 12
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["odd.mp4"]
+    with pytest.raises(ValueError, match="must end in"):
+        write_video(tmp_path / "a.gif", odd)
+    with pytest.raises(ValueError, match="got none"):
+        write_video(tmp_path / "none.mp4", [])
+
+
+@pytest.mark.skipif(not DAVIS_2016.is_dir(), reason="no DAVIS 2016 in ../shared/data")
+def test_eval_on_real_frames(checkpoint: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The first four frames of one clip, in a layout of links."""
+    for part in ("JPEGImages", "Annotations", "Proposals"):
+        folder = tmp_path / part / "480p" / "libby"
+        folder.mkdir(parents=True)
+        for path in sorted((DAVIS_2016 / part / "480p" / "libby").iterdir())[:4]:
+            (folder / path.name).symlink_to(path)
+    command = ["eval", str(tmp_path), "--layout", "davis2016", "--proposals", str(tmp_path / "Proposals" / "480p")]
+    assert main([*command, "--features", str(checkpoint)]) == 0
+    assert "libby" in capsys.readouterr().out
