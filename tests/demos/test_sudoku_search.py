@@ -164,9 +164,12 @@ def test_learnt_objective_tells_a_wrong_cell(trained: Path) -> None:
 
 def test_limit() -> None:
     net, _, solutions = scripted({})
-    boards = np.repeat(solutions, 4, 0)
-    boards[3, 0] = boards[3, 0] % 4 + 1  # objectives 0, 0, 0, 1
-    assert objective_limit(net, boards, batch_size=3) == pytest.approx(0.25 + 3 * 0.75)
+    boards = np.repeat(solutions, 201, 0)
+    boards[::4, 0] = boards[::4, 0] % 4 + 1  # objectives of 0, a quarter of 1
+    assert objective_limit(net, boards, batch_size=30) == pytest.approx(3)
+    boards = np.repeat(solutions, 201, 0)
+    boards[0] = 5 - boards[0]  # one of 16 or nearly so: no matter
+    assert objective_limit(net, boards, batch_size=30) == 0
     with pytest.raises(ValueError, match="solutions: got none"):
         objective_limit(net, boards[:0])
 
