@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -329,7 +330,7 @@ class MaskRCNNProposals(ProposalSource):
             else:
                 state = torch.load(path, map_location="cpu", weights_only=True)
             self.network.load_state_dict(state)
-        except (RuntimeError, SafetensorError, TypeError, AttributeError, OSError) as error:
+        except (RuntimeError, SafetensorError, TypeError, AttributeError, OSError, pickle.UnpicklingError) as error:
             raise ValueError(f"weights: {path} does not fit the network: {str(error).splitlines()[0]}") from None
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
