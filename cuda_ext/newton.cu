@@ -74,11 +74,12 @@ __device__ inline double project_column(const double* a, const double* alpha, in
             int left = 0;
             total = 0;
             for (int i = 0; i < n; ++i) {
-                const double value = a[i * m + j] - alpha[i];
-                if (value > beta) total += value, ++left;
+                // Sums of what is left above beta, of order 1, round less than sums of entries as large as the costs.
+                const double value = a[i * m + j] - alpha[i] - beta;
+                if (value > 0) total += value, ++left;
             }
             if (left == 0) break;  // rounding: keep the last multiplier
-            beta = (total - 1) / left;
+            beta += (total - 1) / left;
             if (left >= count) break;
             count = left;
         }

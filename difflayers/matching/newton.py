@@ -40,13 +40,14 @@ def project_column(a, alpha, j, n, x):
         while True:
             total, left = 0.0, 0
             for i in range(n):
-                value = a[i, j] - alpha[i]
-                if value > beta:
+                # Sums of what is left above beta, of order 1, round less than sums of entries as large as the costs.
+                value = a[i, j] - alpha[i] - beta
+                if value > 0:
                     total += value
                     left += 1
             if left == 0:  # rounding: keep the last multiplier
                 break
-            beta = (total - 1) / left
+            beta += (total - 1) / left
             if left >= count:
                 break
             count = left
