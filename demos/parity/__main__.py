@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib.util
-import io
 import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from demos.files import csv_text
 from demos.parity.config import GRADIENTS, LOSSES, Config
 
 # torch and numba are imported after the options are read, so that --help answers at once.
@@ -109,12 +108,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _csv(rows: list[dict[str, Any]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows([{k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()} for row in rows])
-    return buffer.getvalue()
+def _rounded(rows: list[dict[str, Any]]) -> str:
+    return csv_text([{k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()} for row in rows])
 
 
 def summary(study: Study) -> list[dict[str, Any]]:
@@ -189,13 +184,13 @@ def run(arguments: argparse.Namespace) -> int:
             row = training.advance()
             study.history.append(row)
             study.save(training)
-            write_atomically(arguments.out / METRICS_NAME, _csv([vars(one) for one in study.history]).encode())
+            write_atomically(arguments.out / METRICS_NAME, _rounded([vars(one) for one in study.history]).encode())
             tqdm.write(
                 f"length {length}, seed {seed}, start {row.start}, epoch {row.epoch}: training loss {row.train_loss:.4f}, "
                 f"{row.test_right:.1%} of unseen sequences" + (", given up" if row.given_up else "")
             )
     rows = summary(study)
-    write_atomically(arguments.out / SUMMARY_NAME, _csv(rows).encode())
+    write_atomically(arguments.out / SUMMARY_NAME, _rounded(rows).encode())
     if not arguments.no_picture:
         from demos.parity.plots import learning_curves_png
 

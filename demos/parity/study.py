@@ -11,10 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from demos.checkpoints import read_checkpoint, with_prefix
 from demos.files import write_atomically
 from demos.parity.config import Config
 from demos.parity.train import EpochMetrics, Run
@@ -36,20 +36,11 @@ class Study:
     def load(cls, output: Path) -> Study:
         """Read what :meth:`save` wrote."""
         path = output / CHECKPOINT_NAME
-        if not path.is_file():
-            raise ValueError(f"out: no file {path} to resume from")
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"out: {path} is not a safetensors file: {error}") from None
-        if metadata.get("format") != _FORMAT:
-            raise ValueError(f"out: {path} has the format {metadata.get('format')!r}, wanted {_FORMAT!r}")
+        metadata, tensors = read_checkpoint(path, _FORMAT, argument="out", missing=" to resume from")
         study = cls(Config.from_dict(json.loads(metadata["config"])), output)
         study.history = [EpochMetrics(**row) for row in json.loads(metadata["history"])]
         study.weights = {name: tensor for name, tensor in tensors.items() if name.startswith("S.")}
-        study._state = {name[4:]: tensor for name, tensor in tensors.items() if name.startswith("run.")}
+        study._state = with_prefix(tensors, "run.")
         return study
 
     def save(self, run: Run) -> None:

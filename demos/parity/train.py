@@ -7,17 +7,17 @@ up; test sequences are looked at to report, never to choose.
 from __future__ import annotations
 
 import math
-import sys
 import time
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from demos.checkpoints import with_prefix
 from demos.parity.config import Config
 from demos.parity.data import Sequences, draw_split
 from demos.parity.model import ParityChain
+from demos.progress import progress_bar
 
 
 def sequence_loss(probability: Tensor, parity: Tensor, name: str) -> Tensor:
@@ -143,7 +143,7 @@ class Run:
         with torch.no_grad():
             self.net.layer.S.copy_(state["S"])
         self._new_adam()
-        adam = {name.removeprefix("adam."): tensor for name, tensor in state.items() if name.startswith("adam.")}
+        adam = with_prefix(state, "adam.")
         self.adam.load_state_dict({"state": {0: adam}, "param_groups": self.adam.state_dict()["param_groups"]})
         self.generator.set_state(state["generator"])
 
@@ -163,9 +163,8 @@ class Run:
         batches = order.split(config.batch_size)
         steps, done = config.epochs * len(batches), (self.epoch - 1) * len(batches)
         text = f"length {self.length}, seed {self.seed}, start {self.start}, epoch {self.epoch}"
-        interval = 0.1 if sys.stderr.isatty() else 10.0
-        with tqdm(batches, text, unit=" batches", leave=False, mininterval=interval) as bar:
-            for step, index in enumerate(bar, done):
+        with progress_bar(len(batches), text, " batches") as bar:
+            for step, index in enumerate(batches, done):
                 for group in self.adam.param_groups:
                     group["lr"] = config.lr * 0.5 * (1 + math.cos(math.pi * step / steps))
                 batch: Sequences = self.train_set[index]
@@ -177,4 +176,5 @@ class Run:
                 losses.append(loss.item())
                 right += int(is_right(probability.detach(), batch.parity).sum())
                 bar.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
+                bar.update()
         return losses, right

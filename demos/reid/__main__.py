@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib.util
-import io
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from demos.files import csv_text
 
 # torch and numba are imported after the options are read, so that --help answers at once.
 if TYPE_CHECKING:
@@ -135,14 +135,6 @@ def _config(arguments: argparse.Namespace) -> Config:
     )
 
 
-def _csv(rows: list[dict[str, Any]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
-
-
 def _run_row(run: Run) -> dict[str, Any]:
     row = {name: value for name, value in vars(run).items() if name not in ("point", "score")}
     return row | vars(run.point) | {name: round(value, 5) for name, value in vars(run.score).items()}
@@ -190,8 +182,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"{missing[0]} is not installed; wanted: pip install 'difflayers[demos]'{instead}")
 
     import torch
-    from tqdm import tqdm
 
+    from demos.progress import progress_bar
     from demos.reid.train import Study, summarize, untrained
 
     config = _config(arguments)
@@ -200,9 +192,8 @@ def run(arguments: argparse.Namespace) -> None:
     for path in files.values():
         path.unlink(missing_ok=True)
     started = time.perf_counter()
-    interval = 0.1 if sys.stderr.isatty() else 10.0
     runs: list[Run] = []
-    with tqdm(total=config.trainings(), unit=" trainings", leave=False, mininterval=interval) as bar:
+    with progress_bar(config.trainings(), "", " trainings") as bar:
 
         def progress(text: str, done: int) -> None:
             if text:
@@ -213,9 +204,9 @@ def run(arguments: argparse.Namespace) -> None:
         for cell in study.run():
             runs += cell
             # After every cell, so that an interruption loses little.
-            files[RUNS_NAME].write_text(_csv([_run_row(one) for one in runs]), encoding="utf-8")
+            files[RUNS_NAME].write_text(csv_text([_run_row(one) for one in runs]), encoding="utf-8")
     table = summarize(runs)
-    files[SUMMARY_NAME].write_text(_csv(table), encoding="utf-8")
+    files[SUMMARY_NAME].write_text(csv_text(table), encoding="utf-8")
     raw = untrained(config)
     if not arguments.no_picture:
         from demos.reid.plots import accuracy_png

@@ -108,7 +108,7 @@ def _complete(net: BitNet, puzzles: Int8Array, *, seed: int, batch_size: int = 1
     import numpy as np
     import torch
 
-    from demos.sudoku.progress import progress_bar
+    from demos.progress import progress_bar
 
     generator = torch.Generator(net.device).manual_seed(seed)
     answers = []

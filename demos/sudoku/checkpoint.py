@@ -11,11 +11,10 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from demos.checkpoints import read_checkpoint, with_prefix
 from demos.files import write_atomically
 from demos.sudoku.config import TrainConfig
 
@@ -92,19 +91,13 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     if path.is_dir():
         path = path / CHECKPOINT_NAME
-    if not path.is_file():
-        raise ValueError(f"checkpoint: no file {path}; `python -m demos.sudoku train` makes one")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"checkpoint: {path} is not a safetensors file: {error}") from None
-    if metadata.get("format") != _FORMAT:
-        raise ValueError(
-            f"checkpoint: {path} has the format {metadata.get('format')!r}, wanted {_FORMAT!r}, "
-            "as `python -m demos.sudoku train` writes it"
-        )
+    metadata, tensors = read_checkpoint(
+        path,
+        _FORMAT,
+        argument="checkpoint",
+        missing="; `python -m demos.sudoku train` makes one",
+        wrong=", as `python -m demos.sudoku train` writes it",
+    )
     adam: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("adam."):
@@ -118,11 +111,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         step=int(metadata["step"]),
         limit=json.loads(metadata["limit"]),
         history=[EpochMetrics(**row) for row in json.loads(metadata["history"])],
-        model=_with_prefix(tensors, "model."),
+        model=with_prefix(tensors, "model."),
         adam=adam,
-        random=_with_prefix(tensors, "random."),
+        random=with_prefix(tensors, "random."),
     )
-
-
-def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from demos.progress import progress_bar
 from demos.sudoku.boards import Int8Array
 from demos.sudoku.images import ImageBoards
 from demos.sudoku.model import VisualNet, satnet_of
-from demos.sudoku.progress import progress_bar
 from demos.sudoku.search import SearchOptions, learnt_objective, search
 
 

@@ -27,10 +27,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from demos.progress import progress_bar
 from demos.sudoku.boards import Int8Array
 from demos.sudoku.data import encode
 from demos.sudoku.model import SudokuNet
-from demos.sudoku.progress import progress_bar
 
 
 @dataclass(frozen=True)

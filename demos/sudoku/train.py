@@ -7,19 +7,18 @@ number of threads to the same losses, bit for bit, as if nothing had happened.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from demos.files import write_atomically
+from demos.files import csv_text, write_atomically
+from demos.progress import progress_bar
 from demos.sudoku.boards import Boards, obeys_rules
 from demos.sudoku.checkpoint import (
     CHECKPOINT_NAME,
@@ -33,7 +32,6 @@ from demos.sudoku.data import encode, fingerprint, load_split, seen_solutions
 from demos.sudoku.images import load_pool, with_images
 from demos.sudoku.model import Net, VisualNet, bit_loss, build, satnet_of
 from demos.sudoku.plots import learning_curve_png
-from demos.sudoku.progress import progress_bar
 from demos.sudoku.search import objective_limit
 
 METRICS_NAME = "metrics.csv"
@@ -287,12 +285,10 @@ class Trainer:
 
     def write_metrics(self) -> None:
         """Write the metrics CSV and the learning-curve picture."""
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, [field.name for field in fields(EpochMetrics)], lineterminator="\n")
-        writer.writeheader()
-        for row in self.history:
-            writer.writerow(asdict(row) | {"minutes": round(row.minutes, 4), "seconds": round(row.seconds, 3)})
-        write_atomically(self.output / METRICS_NAME, buffer.getvalue().encode())
+        rows = [
+            asdict(row) | {"minutes": round(row.minutes, 4), "seconds": round(row.seconds, 3)} for row in self.history
+        ]
+        write_atomically(self.output / METRICS_NAME, csv_text(rows).encode())
         size = self.config.box**2
         task = f"{size}x{size} Sudoku{self.config.variant}"
         title = f"{task} from {self.config.train:,} boards: {self.config.network_description}"

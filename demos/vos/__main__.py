@@ -164,13 +164,6 @@ def _given(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any
     return {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
 
 
-def _bar(total: int, unit: str, description: str) -> Any:
-    from tqdm import tqdm
-
-    interval = 0.1 if sys.stderr.isatty() else 10.0
-    return tqdm(total=total, unit=f" {unit}", desc=description, leave=False, mininterval=interval)
-
-
 # --- the demo -----------------------------------------------------------------------------------------------
 
 
@@ -185,6 +178,7 @@ def run_demo(arguments: argparse.Namespace) -> None:
     import torch
 
     from demos.files import write_atomically
+    from demos.progress import progress_bar
     from demos.vos.evaluate import CEILING, calibrate, evaluate
     from demos.vos.model import ModelConfig
     from demos.vos.pictures import contact_sheet_png, side_by_side, write_video
@@ -223,7 +217,7 @@ def run_demo(arguments: argparse.Namespace) -> None:
         "DMM, per pair": (features["pairs"], "dmm"),
         "DMM, layer": (features["layer"], "dmm"),
     }
-    with _bar(sum(map(len, tuning)), "frames", "choosing the unmatched cost") as bar:
+    with progress_bar(sum(map(len, tuning)), "choosing the unmatched cost", " frames") as bar:
         methods = calibrate(tuning, source, compared, progress=bar.update)
     kept: dict[str, Any] = {}
 
@@ -231,7 +225,7 @@ def run_demo(arguments: argparse.Namespace) -> None:
         if not kept:
             kept.update(labels)
 
-    with _bar(2 * sum(map(len, testing)), "frames", "tracking") as bar:
+    with progress_bar(2 * sum(map(len, testing)), "tracking", " frames") as bar:
         results = evaluate(testing, source, methods, progress=bar.update, keep=keep)
     write_atomically(output / SCORES_NAME, _scores_csv(results).encode())
     shown = testing[0]
@@ -247,8 +241,10 @@ def run_demo(arguments: argparse.Namespace) -> None:
 
 
 def _fit(trainer: Trainer, description: str) -> Features:
+    from demos.progress import progress_bar
+
     total = trainer.config.epochs * trainer.config.steps
-    with _bar(total, "steps", description) as bar:
+    with progress_bar(total, description, " steps") as bar:
         bar.update(trainer.epoch * trainer.config.steps)
 
         def progress(loss: float) -> None:
@@ -309,8 +305,10 @@ def _training_clips(arguments: argparse.Namespace, seed: int) -> list[Clip]:
         base, *others = (clips[i] for i in rng.choice(len(clips), 3, replace=False))
         if all(clip.size == base.size for clip in others):
             limits = np.array(base.size) // 5
-            shifts = [tuple(map(int, rng.integers(-limits, limits + 1))) for _ in others]
-            pasted.append(PastedClip(base, list(zip(others, shifts, strict=True))))  # type: ignore[arg-type]
+            shifts = [rng.integers(-limits, limits + 1) for _ in others]
+            pasted.append(
+                PastedClip(base, [(clip, (int(y), int(x))) for clip, (y, x) in zip(others, shifts, strict=True)])
+            )
     return clips + pasted
 
 
@@ -338,6 +336,7 @@ def _read_clips(arguments: argparse.Namespace) -> list[Clip]:
 
 def run_eval(arguments: argparse.Namespace) -> None:
     """Evaluate on clips in files."""
+    from demos.progress import progress_bar
     from demos.vos.evaluate import evaluate
     from demos.vos.metrics import segtrack_miou
     from demos.vos.model import Matching
@@ -372,7 +371,7 @@ def run_eval(arguments: argparse.Namespace) -> None:
                     write_labels(folder / f"{name}.png", frame, overwrite=arguments.overwrite)
 
     rules = "youtube-vos" if arguments.layout == "youtube-vos" else "davis"
-    with _bar(2 * sum(map(len, clips)), "frames", "tracking") as bar:
+    with progress_bar(2 * sum(map(len, clips)), "tracking", " frames") as bar:
         results = evaluate(clips, source, methods, rules=rules, progress=bar.update, keep=keep)
     _print_table(results)
     if arguments.layout == "segtrack":

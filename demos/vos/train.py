@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from demos.checkpoints import read_checkpoint, with_prefix
 from demos.files import write_atomically
 from demos.vos.data import Clip
 from demos.vos.metrics import region_similarity
@@ -266,9 +266,9 @@ class Trainer:
         for name, config in (("train", self.config), ("model", self.features.config)):
             if json.loads(metadata[name]) != asdict(config):
                 raise ValueError(f"{path}: got a run with the {name} options {metadata[name]}, wanted {asdict(config)}")
-        self.losses.load_state_dict(_with_prefix(tensors, "model."))
+        self.losses.load_state_dict(with_prefix(tensors, "model."))
         for name, parameter in self.losses.named_parameters():
-            if state := _with_prefix(tensors, f"adam.{name}."):
+            if state := with_prefix(tensors, f"adam.{name}."):
                 self.adam.state[parameter] = {
                     key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
                 }
@@ -280,23 +280,9 @@ def load_features(path: Path, *, device: torch.device | str = "cpu") -> Features
     """The features of a checkpoint, ready to track with."""
     metadata, tensors = _read(path)
     features = Features(ModelConfig(**json.loads(metadata["model"])))
-    features.load_state_dict(_with_prefix(tensors, "model.features."))
+    features.load_state_dict(with_prefix(tensors, "model.features."))
     return features.to(device).eval()
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    if not path.is_file():
-        raise ValueError(f"checkpoint: no file {path}; `python -m demos.vos train` makes one")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"checkpoint: {path} is not a safetensors file: {error}") from None
-    if metadata.get("format") != _FORMAT:
-        raise ValueError(f"checkpoint: {path} has the format {metadata.get('format')!r}, wanted {_FORMAT!r}")
-    return metadata, tensors
-
-
-def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    return read_checkpoint(path, _FORMAT, argument="checkpoint", missing="; `python -m demos.vos train` makes one")

@@ -1,5 +1,6 @@
 """Matching on CUDA: what is checked of a batch, and the memory of its results, around the kernels of `cuda_ext`."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -114,12 +115,14 @@ def projection_adjoint(X: Tensor, beta: Tensor, grad: Tensor) -> Tensor:
 class _Launch:
     """One kernel for a batch of problems, and the memory that its blocks work in."""
 
-    def __init__(self, problems: Tensor, file: str, kernel: str, geometry: object) -> None:
+    def __init__(
+        self, problems: Tensor, file: str, kernel: str, geometry: Callable[[int, int, torch.dtype, int], Geometry]
+    ) -> None:
         B, n, m = problems.shape
         if n * m >= 2**28:
             raise ValueError(f"a problem must have fewer than 2**28 pairs on CUDA; got {n} x {m}")
         self.device, self.kernel = _cuda.device_of(problems), kernel
-        self.geometry: Geometry = geometry(n, m, problems.dtype, self.device.shared_memory)  # type: ignore[operator]
+        self.geometry = geometry(n, m, problems.dtype, self.device.shared_memory)
         self.program = _cuda.program(file, problems.dtype, WARPS=self.geometry.warps)
         resident = self.device.resident(self.program, kernel, self.geometry.threads, self.geometry.shared)
         self.grid = min(B, resident)
