@@ -318,7 +318,7 @@ def _boards_to_evaluate(arguments: argparse.Namespace, checkpoint: Checkpoint) -
 def run_eval(arguments: argparse.Namespace) -> int:
     """Evaluate a checkpoint."""
     from demos.sudoku.data import seen_solutions
-    from demos.sudoku.images import load_pool, with_images
+    from demos.sudoku.images import add_images
     from demos.sudoku.train import evaluate
 
     checkpoint, net = _load_net(arguments)
@@ -332,9 +332,9 @@ def run_eval(arguments: argparse.Namespace) -> int:
         unseen = f"{seen:,} of them have the solution of a training board"
     print(f"{description};\n{unseen}", flush=True)
     seed = config.seed if arguments.seed is None else arguments.seed
-    if config.images is not None:
-        pool = load_pool(config.images, train=False, mnist_root=arguments.mnist_root or config.mnist_root)
-        boards = with_images(boards, pool, config.seed)
+    if arguments.mnist_root is not None:
+        config = replace(config, mnist_root=arguments.mnist_root)
+    boards = add_images(boards, config, train=False)
     if arguments.search and not arguments.joint:
         result = _evaluate_search(arguments, checkpoint, net, boards, seed)
     elif arguments.joint:

@@ -11,7 +11,7 @@ IMAGE_NAMES = {"mnist": "MNIST", "digits": "scikit-learn's digits"}
 NETWORKS = ("satnet", "convnet", "convnet-mask")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Everything that decides the result of a training run."""
 
@@ -25,21 +25,21 @@ class TrainConfig:
     """How many boards to train on: the first of the data."""
     test: int
     """How many boards to test on, unseen in training: the last of the data."""
-    masks: tuple[int, int] | None
+    masks: tuple[int, int] | None = None
     """Train on the solutions of the training boards with new cells given each time, chosen at random: the lowest and highest
     number of them. ``None``: train on the puzzles as they are."""
-    permuted: bool
+    permuted: bool = False
     """Whether the network sees the bits of all boards in one random order, drawn from the seed."""
-    images: str | None
+    images: str | None = None
     """Given cells are images of digits: ``mnist`` or ``digits`` (scikit-learn's). ``None``: they are bits."""
-    mnist_root: str | None
+    mnist_root: str | None = "data/mnist"
     """Where MNIST is; it may have moved when a run is resumed."""
-    given_labels: bool
+    given_labels: bool = True
     """Whether the loss covers the given cells' bits too, as in the SATNet paper, or the blank cells' alone."""
-    network: str
+    network: str = "satnet"
     """``satnet``, ``convnet`` or ``convnet-mask``."""
-    layers: int
-    filters: int
+    layers: int = 10
+    filters: int = 512
     """``layers`` and ``filters`` are the convolutional networks'."""
     aux: int
     m: int
@@ -132,14 +132,6 @@ PRESETS: dict[int, TrainConfig] = {
         givens=(4, 8),
         train=800,
         test=1000,
-        masks=None,
-        permuted=False,
-        images=None,
-        mnist_root=None,
-        given_labels=True,
-        network="satnet",
-        layers=10,
-        filters=512,
         aux=32,
         m=80,
         k=16,
@@ -156,14 +148,6 @@ PRESETS: dict[int, TrainConfig] = {
         givens=(31, 36),
         train=9000,
         test=1000,
-        masks=None,
-        permuted=False,
-        images=None,
-        mnist_root=None,
-        given_labels=True,
-        network="satnet",
-        layers=10,
-        filters=512,
         aux=300,
         m=600,
         k=32,

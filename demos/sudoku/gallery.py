@@ -70,7 +70,8 @@ def teach_reader(net: VisualNet, pool: Pool, *, epochs: int = 8, batch_size: int
     """Train the reader of ``net`` alone on labelled images of digits, in some seconds for a thousand of them."""
     generator = torch.Generator().manual_seed(seed)
     known = torch.from_numpy((pool.labels >= 1) & (pool.labels <= net.box**2))
-    images, labels = pool.images[known].float() / 255, torch.from_numpy(pool.labels)[known] - 1
+    images = (pool.images[known].float() / 255).to(net.device)
+    labels = (torch.from_numpy(pool.labels)[known] - 1).to(net.device)
     steps = epochs * -(-len(images) // batch_size)
     adam = torch.optim.Adam(net.reader.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(adam, 3e-3, total_steps=steps)

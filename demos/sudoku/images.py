@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from demos.sudoku.boards import Boards, Int8Array
+from demos.sudoku.config import TrainConfig
 
 _MNIST_FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 _DIGITS_TEST = 500
@@ -86,6 +87,13 @@ def _load_mnist(root: Path, train: bool) -> Pool:
             "wanted the directory that holds MNIST/raw; `--images digits` does without"
         ) from None
     return Pool(data.data, data.targets.numpy())
+
+
+def add_images(boards: Boards, config: TrainConfig, *, train: bool) -> Boards:
+    """Return the boards with the images that a run on images has for its training or for its test boards, else as they are."""
+    if config.images is None:
+        return boards
+    return with_images(boards, load_pool(config.images, train=train, mnist_root=config.mnist_root), config.seed)
 
 
 def with_images(boards: Boards, pool: Pool, seed: int) -> ImageBoards:

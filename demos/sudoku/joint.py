@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from demos.progress import progress_bar
 from demos.sudoku.boards import Int8Array
 from demos.sudoku.images import ImageBoards
-from demos.sudoku.model import VisualNet, satnet_of
+from demos.sudoku.model import SudokuNet, VisualNet, satnet_of
 from demos.sudoku.search import SearchOptions, learnt_objective, search
 
 
@@ -146,9 +146,7 @@ def read_jointly(
                 if not open_:
                     break
                 if options is None:
-                    completed = solver.predict(torch.from_numpy(puzzles).to(net.device), generator=generator)
-                    objective = learnt_objective(solver, completed, generator=generator).cpu().numpy()
-                    found = completed.cpu().numpy()
+                    found, objective = _in_one_pass(solver, puzzles, generator)
                 else:
                     result = search(
                         solver, puzzles, limit, options, seed=seed + attempt, description=f"reading {attempt + 1}"
@@ -162,3 +160,12 @@ def read_jointly(
                 open_ = [b for b in open_ if not accepted[first + b]]
             bar.update(len(batch))
     return Readings(answers, accepted, tried)
+
+
+def _in_one_pass(
+    solver: SudokuNet, puzzles: Int8Array, generator: torch.Generator
+) -> tuple[Int8Array, NDArray[np.float64]]:
+    """Complete puzzles; return the boards and their learnt objectives."""
+    completed = solver.predict(torch.from_numpy(puzzles).to(solver.device), generator=generator)
+    objective = learnt_objective(solver, completed, generator=generator)
+    return completed.cpu().numpy(), objective.cpu().double().numpy()

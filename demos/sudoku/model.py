@@ -226,8 +226,12 @@ class VisualNet(nn.Module):
 
     def forward(self, images: Tensor, cells: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Read and complete: the probability of each bit, (B, N ** 3)."""
-        bits = self.read(images, cells).flatten(1)
-        out: Tensor = self.solver(bits, cells.repeat_interleave(self.box**2, 1), generator=generator)
+        return self.complete(self.read(images, cells), cells, generator=generator)
+
+    def complete(self, read: Tensor, cells: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Complete what ``read`` has returned."""
+        given = cells.repeat_interleave(self.box**2, 1)
+        out: Tensor = self.solver(read.flatten(1), given, generator=generator)
         return out
 
     def answers(self, probabilities: Tensor, puzzles: Tensor) -> Tensor:

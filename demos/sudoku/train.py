@@ -29,7 +29,7 @@ from demos.sudoku.checkpoint import (
 )
 from demos.sudoku.config import TrainConfig
 from demos.sudoku.data import encode, fingerprint, load_split, seen_solutions
-from demos.sudoku.images import load_pool, with_images
+from demos.sudoku.images import add_images
 from demos.sudoku.model import Net, VisualNet, bit_loss, build, satnet_of
 from demos.sudoku.plots import learning_curve_png
 from demos.sudoku.search import objective_limit
@@ -80,13 +80,15 @@ def evaluate(
             batch = boards[first : first + batch_size]
             puzzles = torch.from_numpy(batch.puzzles).to(net.device)
             solutions = torch.from_numpy(batch.solutions).to(net.device)
-            inputs = net.inputs(batch)
-            probabilities = net(*inputs, generator=generator)
+            if isinstance(net, VisualNet):
+                images, cells = net.inputs(batch)
+                seen = net.read(images, cells)
+                read += int((seen.argmax(-1) + 1 == puzzles)[cells].sum())
+                probabilities = net.complete(seen, cells, generator=generator)
+            else:
+                probabilities = net(*net.inputs(batch), generator=generator)
             loss += bit_loss(probabilities, encode(solutions)[0]).item() * len(batch)
             answers = net.answers(probabilities, puzzles)
-            if isinstance(net, VisualNet):
-                given = puzzles != 0
-                read += int((net.read(*inputs).argmax(-1) + 1 == puzzles)[given].sum())
             same = answers == solutions
             right += int(same.all(1).sum())
             cells_right += int((same & (puzzles == 0)).sum())
@@ -145,12 +147,10 @@ class Trainer:
         self.name = name
         self.device = device
         self.log = log
-        self.train_boards, self.test_boards = load_split(config, progress=True)
-        self.data_fingerprint = fingerprint(self.train_boards, self.test_boards)
-        if config.images is not None:
-            for part in ("train", "test"):
-                pool = load_pool(config.images, train=part == "train", mnist_root=config.mnist_root)
-                setattr(self, f"{part}_boards", with_images(getattr(self, f"{part}_boards"), pool, config.seed))
+        train_boards, test_boards = load_split(config, progress=True)
+        self.data_fingerprint = fingerprint(train_boards, test_boards)
+        self.train_boards = add_images(train_boards, config, train=True)
+        self.test_boards = add_images(test_boards, config, train=False)
         self.net = build(config).to(device)
         self.adam = torch.optim.Adam(self.net.parameters(), lr=config.lr)
         # The order of the boards and the layer's random starts are drawn from generators of their own.
