@@ -8,7 +8,7 @@ import importlib.util
 import io
 import sys
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +102,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--paste", type=int, default=0, metavar="N", help="also N clips with objects of two others pasted onto them"
     )
     train.add_argument("--train-clips", type=int, default=32, metavar="N", help="synthetic ones (default: %(default)s)")
+    train.add_argument(
+        "--tuning-clips",
+        type=int,
+        metavar="N",
+        help="clips that are not trained on, to choose each matching's unmatched cost on; of --data the last, pasted onto each "
+        "other with --paste (default: 4, of --data a fifth at most)",
+    )
     train.add_argument("--loss", choices=("pairs", "layer"), help="pair by pair or through the layer (default: layer)")
     train.add_argument("--matching", choices=("dmm", "quadratic"), help="the layer (default: dmm)")
     train.add_argument(
@@ -121,6 +128,23 @@ def build_parser() -> argparse.ArgumentParser:
         help="track the objects of real clips and compare",
         description="Track the objects of clips, given where they first appear, and print J / F for each matching and each "
         "set of features, beside the best single proposal a frame for each object.",
+    )
+    evaluate.add_argument(
+        "--paste",
+        type=int,
+        metavar="N",
+        help="instead of the clips, N semi-synthetic ones with the objects of two of them pasted onto a third",
+    )
+    evaluate.add_argument(
+        "--labels-only",
+        action="store_true",
+        help="only write the labels to --output: for data whose truth is not public",
+    )
+    evaluate.add_argument(
+        "--seen",
+        type=Path,
+        metavar="META.JSON",
+        help="YouTube-VOS: of the training set, whose categories count as seen; G is printed then",
     )
     evaluate.add_argument("data", type=Path, help="the root of the data")
     _add_layout(evaluate)
@@ -151,7 +175,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--unmatched-cost",
         type=float,
         metavar="C",
-        help="of an object that is hidden, in [-1, 1] (default: the checkpoint's)",
+        help="of an object that is hidden, in [-1, 1] (default: what the training has chosen for each matching)",
     )
     evaluate.add_argument("--output", type=Path, metavar="DIR", help="also write the labels as palette PNGs, and a CSV")
     evaluate.add_argument("--overwrite", action="store_true", help="replace earlier results there")
@@ -225,7 +249,7 @@ def run_demo(arguments: argparse.Namespace) -> None:
         if not kept:
             kept.update(labels)
 
-    with progress_bar(2 * sum(map(len, testing)), "tracking", " frames") as bar:
+    with progress_bar(sum(map(len, testing)), "tracking", " frames") as bar:
         results = evaluate(testing, source, methods, progress=bar.update, keep=keep)
     write_atomically(output / SCORES_NAME, _scores_csv(results).encode())
     shown = testing[0]
@@ -263,6 +287,8 @@ def run_train(arguments: argparse.Namespace) -> None:
         raise ValueError("--resume, --overwrite: got both, wanted one")
     import torch
 
+    from demos.progress import progress_bar
+    from demos.vos.evaluate import calibrate
     from demos.vos.model import ModelConfig
     from demos.vos.proposals import source_from
     from demos.vos.train import Sampler, TrainConfig, Trainer
@@ -271,45 +297,67 @@ def run_train(arguments: argparse.Namespace) -> None:
     config = TrainConfig(**{"batch_size": 8, **_given(arguments, [field.name for field in fields(TrainConfig)])})
     model = ModelConfig(**_given(arguments, ["backbone"]))
     device = _device(arguments.device)
-    clips = _training_clips(arguments, config.seed)
-    sampler = Sampler(clips, source_from(arguments.proposals, seed=config.seed), config)
+    clips, tuning = _training_clips(arguments, config.seed)
+    source = source_from(arguments.proposals, seed=config.seed)
+    sampler = Sampler(clips, source, config)
     path = arguments.output / CHECKPOINT_NAMES[config.loss]
     trainer = Trainer(sampler, model, path, resume=arguments.resume, overwrite=arguments.overwrite, device=device)
     if trainer.epoch:
         print(f"resuming after epoch {trainer.epoch} of {config.epochs}")
     try:
-        _fit(trainer, f"training, {config.loss}")
+        features = _fit(trainer, f"training, {config.loss}")
+        if tuning:
+            with progress_bar(sum(map(len, tuning)), "choosing the unmatched costs", " frames") as bar:
+                methods = calibrate(tuning, source, {kind: (features, kind) for kind in MATCHINGS}, progress=bar.update)
+            trainer.keep_unmatched_costs(
+                {kind: matching.config.unmatched_cost for kind, (_, matching) in methods.items()}
+            )
     except KeyboardInterrupt:
         print(f"\ninterrupted; --resume goes on after epoch {trainer.epoch}", file=sys.stderr)
         raise
     print(f"{len(clips)} clips; mean loss by epoch: {', '.join(f'{loss:.3f}' for loss in trainer.history)}")
+    if tuning:
+        costs = ", ".join(f"{kind} {cost}" for kind, cost in trainer.unmatched_costs.items())
+        print(f"Unmatched costs, by J on {len(tuning)} other clips: {costs}")
     print(f"Features: {path}")
 
 
-def _training_clips(arguments: argparse.Namespace, seed: int) -> list[Clip]:
+def _training_clips(arguments: argparse.Namespace, seed: int) -> tuple[list[Clip], list[Clip]]:
+    """Clips to train on, and others to choose unmatched costs on."""
     import numpy as np
 
-    from demos.vos.pasted import PastedClip
     from demos.vos.synthetic import SyntheticClip
 
     clips: list[Clip]
+    tuning: list[Clip]
+    count = arguments.tuning_clips
+    if count is not None and count < 0:
+        raise ValueError(f"--tuning-clips: got {count}, wanted 0 or more")
     if arguments.data is None:
+        count = _TUNING_CLIPS if count is None else count
         clips = [SyntheticClip(1000 * seed + i) for i in range(arguments.train_clips)]
+        tuning = [SyntheticClip(_FIRST_TUNING_SEED + 1000 * seed + i) for i in range(count)]
     else:
         clips = _read_clips(arguments)
-    rng = np.random.default_rng((20191101, seed))
-    pasted: list[Clip] = []
-    if arguments.paste and len(clips) < 3:
-        raise ValueError(f"--paste: got {len(clips)} clips, wanted 3 or more to paste from")
-    for _ in range(arguments.paste):
-        base, *others = (clips[i] for i in rng.choice(len(clips), 3, replace=False))
-        if all(clip.size == base.size for clip in others):
-            limits = np.array(base.size) // 5
-            shifts = [rng.integers(-limits, limits + 1) for _ in others]
-            pasted.append(
-                PastedClip(base, [(clip, (int(y), int(x))) for clip, (y, x) in zip(others, shifts, strict=True)])
-            )
-    return clips + pasted
+        count = min(_TUNING_CLIPS, len(clips) // 5) if count is None else count
+        if count >= len(clips):
+            raise ValueError(f"--tuning-clips: got {count} of {len(clips)} clips, which leaves none to train on")
+        clips, tuning = clips[: len(clips) - count], clips[len(clips) - count :]
+    if arguments.paste:
+        rng = np.random.default_rng((20191101, seed))
+        clips = clips + _pasted(clips, arguments.paste, rng)
+        if tuning:
+            tuning = _pasted(tuning, len(tuning), rng)
+    return clips, tuning
+
+
+def _pasted(clips: Sequence[Clip], count: int, rng: Any) -> list[Clip]:
+    from demos.vos.pasted import paste_clips
+
+    try:
+        return [*paste_clips(clips, count, rng)]
+    except ValueError as error:
+        raise ValueError(f"--paste: {error}") from None
 
 
 def _read_clips(arguments: argparse.Namespace) -> list[Clip]:
@@ -336,53 +384,91 @@ def _read_clips(arguments: argparse.Namespace) -> list[Clip]:
 
 def run_eval(arguments: argparse.Namespace) -> None:
     """Evaluate on clips in files."""
+    import numpy as np
+
+    from demos.files import write_atomically
     from demos.progress import progress_bar
-    from demos.vos.evaluate import evaluate
-    from demos.vos.metrics import segtrack_miou
+    from demos.vos.evaluate import evaluate, with_unmatched_cost
+    from demos.vos.images import write_labels
+    from demos.vos.metrics import segtrack_miou, youtube_vos_summary
     from demos.vos.model import Matching
-    from demos.vos.train import load_features
+    from demos.vos.tracking import track
+    from demos.vos.train import load_features, load_unmatched_costs
 
     output: Path | None = arguments.output
+    if arguments.labels_only and output is None:
+        raise ValueError("--labels-only: got no --output, wanted a directory to write them to")
+    if arguments.seen is not None and arguments.layout != "youtube-vos":
+        raise ValueError(
+            f"--seen: got the layout {arguments.layout}, wanted youtube-vos, whose measure knows seen categories"
+        )
     if output is not None:
         _check_output(output, [SCORES_NAME], overwrite=arguments.overwrite)
     clips = _read_clips(arguments)
+    seen = None if arguments.seen is None else _seen(arguments.seen, clips)
+    if arguments.paste is not None:
+        clips = _pasted(clips, arguments.paste, np.random.default_rng(20191101))
     source = _source(arguments)
     device = _device(arguments.device)
     methods = {}
     for text in arguments.features:
         name, equals, path = text.rpartition("=")
         features = load_features(_checkpoint(Path(path)), device=device)
-        config = features.config
-        if (cost := arguments.unmatched_cost) is not None:
-            config = replace(config, unmatched_cost=cost, confident_cost=max(-1.0, cost - 0.1))
+        costs = load_unmatched_costs(_checkpoint(Path(path)))
         for matching in arguments.matchings:
             label = f"{matching}, {name}" if equals else matching
             if label in methods:
                 raise ValueError(f"--features: got two of one name; wanted NAME=PATH with different names, got {text}")
-            methods[label] = (features, Matching(matching, config))
+            chosen = costs.get(matching, features.config.unmatched_cost)
+            cost = chosen if arguments.unmatched_cost is None else arguments.unmatched_cost
+            methods[label] = (features, Matching(matching, with_unmatched_cost(features.config, cost)))
 
     def keep(clip: Clip, labels: dict[str, Any]) -> None:
-        from demos.vos.images import write_labels
-
         if output is not None:
             for method, result in labels.items():
                 folder = output / method.replace(", ", "-").replace(" ", "-") / clip.name
                 for name, frame in zip(clip.frame_names, result, strict=True):
                     write_labels(folder / f"{name}.png", frame, overwrite=arguments.overwrite)
 
-    rules = "youtube-vos" if arguments.layout == "youtube-vos" else "davis"
-    with progress_bar(2 * sum(map(len, clips)), "tracking", " frames") as bar:
-        results = evaluate(clips, source, methods, rules=rules, progress=bar.update, keep=keep)
+    with progress_bar(sum(map(len, clips)), "tracking", " frames") as bar:
+        if arguments.labels_only:
+            for clip in clips:
+                keep(clip, track(clip, source, methods, progress=bar.update))
+        else:
+            rules = "youtube-vos" if arguments.layout == "youtube-vos" else "davis"
+            results = evaluate(clips, source, methods, rules=rules, progress=bar.update, keep=keep)
+    if arguments.labels_only:
+        print(f"Labels of {len(clips)} clips by {', '.join(methods)} are in {output}")
+        return
     _print_table(results)
-    if arguments.layout == "segtrack":
-        for name, of_method in results.scores.items():
+    for name, of_method in results.scores.items():
+        if arguments.layout == "segtrack":
             by_object, by_frame = segtrack_miou(of_method)
             print(f"{name}: mIoU {by_object:.3f} over objects, {by_frame:.3f} over frames")
+        if seen is not None:
+            total = youtube_vos_summary(of_method, seen)
+            print(
+                f"{name}: G {total.G:.3f} (J seen {total.J_seen:.3f}, unseen {total.J_unseen:.3f}; "
+                f"F seen {total.F_seen:.3f}, unseen {total.F_unseen:.3f})"
+            )
     if output is not None:
-        from demos.files import write_atomically
-
         write_atomically(output / SCORES_NAME, _scores_csv(results).encode())
         print(f"\nLabels and {SCORES_NAME} are in {output}")
+
+
+def _seen(path: Path, clips: Sequence[Clip]) -> dict[tuple[str, int], bool]:
+    """By clip and label, whether the object's category is in the training set that `path` describes."""
+    from demos.vos.data import YouTubeVosClip, read_categories
+
+    known = {category for of_clip in read_categories(path).values() for category in of_clip.values()}
+    if not known:
+        raise ValueError(f"--seen: {path} names no categories; wanted the meta.json of the training set")
+    return {
+        (clip.name, label): category in known
+        for clip in clips
+        if isinstance(clip, YouTubeVosClip)
+        for label, category in clip.categories.items()
+    }
 
 
 def _source(arguments: argparse.Namespace) -> ProposalSource:

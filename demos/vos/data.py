@@ -167,7 +167,7 @@ def read_youtube_vos(root: str | Path, *, names: Sequence[str] | None = None) ->
     """The clips of one split of YouTube-VOS.
 
     ``JPEGImages/CLIP/*.jpg``, ``Annotations/CLIP/*.png`` (every fifth frame, or only those in which objects appear) and
-    ``meta.json``, which may be missing.
+    ``meta.json``, which may be missing, or say nothing of categories, as that of the validation set.
 
     Args:
         root: the folder of the split, such as ``train`` or ``valid``.
@@ -177,26 +177,33 @@ def read_youtube_vos(root: str | Path, *, names: Sequence[str] | None = None) ->
         ValueError: files or folders that are not there; labels without a frame; a ``meta.json`` of another form.
     """
     root = Path(root)
-    meta = {}
-    if (root / "meta.json").is_file():
-        try:
-            meta = json.loads((root / "meta.json").read_text(encoding="utf-8"))["videos"]
-            categories = {
-                name: {int(label): str(entry["category"]) for label, entry in video["objects"].items()}
-                for name, video in meta.items()
-            }
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{root / 'meta.json'}: wanted videos, their objects and each one's category; {error!r}"
-            ) from None
-    else:
-        categories = {}
+    categories = read_categories(root / "meta.json") if (root / "meta.json").is_file() else {}
     clips = []
     for name in _folders(root / "Annotations") if names is None else names:
         frames = _files(root / "JPEGImages" / name, FRAME_SUFFIXES)
         readers = {path.stem: _reader(path) for path in _files(root / "Annotations" / name, LABEL_SUFFIXES)}
         clips.append(YouTubeVosClip(name, frames, readers, categories.get(name, {})))
     return clips
+
+
+def read_categories(path: Path) -> dict[str, dict[int, str]]:
+    """By clip and label, the categories that a ``meta.json`` of YouTube-VOS knows.
+
+    Raises:
+        ValueError: no such file, or one of another form.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    try:
+        videos = json.loads(path.read_text(encoding="utf-8"))["videos"]
+        return {
+            name: {
+                int(label): str(entry["category"]) for label, entry in video["objects"].items() if "category" in entry
+            }
+            for name, video in videos.items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: wanted videos and their objects; {error!r}") from None
 
 
 def read_segtrack(root: str | Path, *, names: Sequence[str] | None = None) -> list[FileClip]:

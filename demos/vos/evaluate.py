@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from demos.vos.data import Clip
 from demos.vos.metrics import DavisSummary, SequenceScores, davis_scores, davis_summary, youtube_vos_scores
-from demos.vos.model import Features, Matching
+from demos.vos.model import Features, Matching, ModelConfig
 from demos.vos.proposals import ProposalSource
-from demos.vos.tracking import ceiling, track
+from demos.vos.tracking import track
 
 CEILING = "best proposal"
 
@@ -62,7 +62,7 @@ def evaluate(
         methods: by name, features and matching.
         rules: which frames count. "davis": all but the first and the last; "youtube-vos": the labelled ones after an
             object's first.
-        progress: called twice for every frame, once for the methods, once for the ceiling.
+        progress: called after every frame.
         keep: called with each clip and its labels by method, the ceiling included.
 
     Raises:
@@ -82,8 +82,7 @@ def evaluate(
                 f"{clip.name}: got {len(clip)} frames, wanted 3 or more: the first and the last do not count"
             )
         truth = np.stack([np.zeros(clip.size, dtype=np.uint8) if labels is None else labels for labels in found])
-        labels = track(clip, source, methods, progress=progress)
-        labels[CEILING] = ceiling(clip, source, progress=progress)
+        labels = track(clip, source, methods, ceiling=CEILING, progress=progress)
         for name, result in labels.items():
             if rules == "davis":
                 scores[name][clip.name] = davis_scores(truth, result, objects=clip.objects)
@@ -91,6 +90,11 @@ def evaluate(
                 scores[name][clip.name] = youtube_vos_scores(truth, result, annotated=annotated)
         keep(clip, labels)
     return Results(scores)
+
+
+def with_unmatched_cost(config: ModelConfig, cost: float) -> ModelConfig:
+    """The model with another unmatched cost; the confident cost goes along, 0.1 below."""
+    return replace(config, unmatched_cost=cost, confident_cost=max(-1.0, cost - 0.1))
 
 
 def calibrate(
@@ -103,7 +107,7 @@ def calibrate(
     """For each method the unmatched cost, of `UNMATCHED_COSTS`, with the highest mean J on clips that are not tested on.
 
     How far apart costs are depends on how the features were trained, and a threshold that suits one set of features loses
-    the objects of another. The confident cost goes along, 0.1 below.
+    the objects of another.
 
     Args:
         clips: with labels in all frames.
@@ -117,7 +121,7 @@ def calibrate(
     tried = {
         (name, cost): (
             features,
-            Matching(kind, replace(features.config, unmatched_cost=cost, confident_cost=max(-1.0, cost - 0.1))),
+            Matching(kind, with_unmatched_cost(features.config, cost)),
         )
         for name, (features, kind) in methods.items()
         for cost in UNMATCHED_COSTS

@@ -25,6 +25,7 @@ from scipy import ndimage
 from demos.files import write_atomically
 from demos.vos.data import Clip
 from demos.vos.images import LABEL_SUFFIXES, read_labels
+from demos.vos.pasted import PastedClip, shifted
 from demos.vos.synthetic import SyntheticClip
 
 _FORMAT = "difflayers-proposals-1"
@@ -176,7 +177,45 @@ def source_from(proposals: str | Path, *, top: int = 50, seed: int = 0) -> Propo
     root = Path(proposals)
     if not root.is_dir():
         raise ValueError(f"proposals: {root} is no folder; wanted one of palette PNGs or COCO JSON, or noisy")
-    return CocoProposals(root, top=top) if any(root.glob("*.json")) else PaletteProposals(root, top=top)
+    return PastedProposals(
+        CocoProposals(root, top=top) if any(root.glob("*.json")) else PaletteProposals(root, top=top), top=top
+    )
+
+
+class PastedProposals(ProposalSource):
+    """Proposals of pasted clips put together from those of their parts; other clips are passed on.
+
+    Those of the clip behind lose what is hidden by pasted objects. Those of a clip whose objects are pasted move along and
+    lose what is not pasted, or hidden by later ones: *semi-synthetic*, and kinder than a detector would be to the outlines of
+    pasted objects, not to the pieces that they are in.
+
+    Args:
+        source: of the proposals of the parts.
+        top: at most so many, the largest.
+    """
+
+    def __init__(self, source: ProposalSource, *, top: int = 50) -> None:
+        self.source, self.top = source, _checked_top(top)
+
+    @property
+    def identity(self) -> str:
+        return f"{self.source.identity} pasted"
+
+    def propose(self, clip: Clip, t: int) -> Proposals:
+        if not isinstance(clip, PastedClip):
+            return self.source.propose(clip, t)
+        owner = clip.owner(t)
+        found = []
+        for index, (part, shift) in enumerate(clip.parts):
+            proposals = self.source.propose(part, t)
+            for mask, score in zip(proposals.masks, proposals.scores, strict=True):
+                visible = shifted(mask, shift) & (owner == index)
+                if visible.any():
+                    found.append((visible, score))
+        found.sort(key=lambda entry: (-entry[1], -entry[0].sum()))
+        found = found[: self.top]
+        masks = np.stack([mask for mask, _ in found]) if found else np.zeros((0, *clip.size), dtype=bool)
+        return Proposals(masks, np.array([score for _, score in found], dtype=np.float32))
 
 
 # --- proposals made from the truth ------------------------------------------------------------------------------

@@ -109,6 +109,7 @@ def track(
     source: ProposalSource,
     methods: Mapping[str, tuple[Features, Matching]],
     *,
+    ceiling: str | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> dict[str, NDArray[np.uint8]]:
     """Track the objects of a clip by several methods side by side.
@@ -117,52 +118,45 @@ def track(
         clip: objects are given in the frames they first appear in, see `Clip.given`.
         source: of proposals.
         methods: by name, features and matching. What shares its features is looked at once.
+        ceiling: a name for one more result, the best that choosing one proposal a frame for each object can do, found by
+            looking at the truth, see `best_proposals`; background in frames without labels. None: without.
         progress: called after every frame.
 
     Returns:
         By name, labels (T, H, W). Where an object is given, its mask is the given one.
     """
     trackers = {name: Tracker(*method) for name, method in methods.items()}
-    results = {name: np.zeros((len(clip), *clip.size), dtype=np.uint8) for name in methods}
+    names = [*methods, *([] if ceiling is None else [ceiling])]
+    results = {name: np.zeros((len(clip), *clip.size), dtype=np.uint8) for name in names}
     for t in range(len(clip)):
         frame, proposals = clip.frame(t), source.propose(clip, t)
+        given = clip.given.get(t, ())
+        labels = clip.labels(t) if given or ceiling is not None else None
         seen: dict[int, Observation] = {}
         for name, tracker in trackers.items():
             key = id(tracker.features)
             if key not in seen:
                 seen[key] = observe(tracker.features, frame, proposals)
             results[name][t] = tracker.step(seen[key])
-            if t in clip.given:
-                labels = clip.labels(t)
-                assert labels is not None
-                tracker.add(seen[key], labels, clip.given[t])
-                inside = np.isin(labels, clip.given[t])
-                results[name][t][inside] = labels[inside]
+            if labels is not None:
+                tracker.add(seen[key], labels, given)
+        if ceiling is not None and labels is not None:
+            results[ceiling][t] = best_proposals(labels, proposals, [one for one in clip.objects if one not in given])
+        if labels is not None:
+            inside = np.isin(labels, given)
+            for result in results.values():
+                result[t][inside] = labels[inside]
         progress()
     return results
 
 
-def ceiling(clip: Clip, source: ProposalSource, *, progress: Callable[[], None] = lambda: None) -> NDArray[np.uint8]:
-    """The best that choosing one proposal a frame for each object can do, found by looking at the truth.
-
-    For each object the proposal with the highest J, if that is above 0; objects are merged in the order of their labels,
-    and given masks are the given ones.
-
-    Returns:
-        Labels (T, H, W). Frames without labels are background.
-    """
-    result = np.zeros((len(clip), *clip.size), dtype=np.uint8)
-    for t in range(len(clip)):
-        truth = clip.labels(t)
-        if truth is not None:
-            masks = source.propose(clip, t).masks
-            for label in clip.objects:
-                mask = truth == label
-                if len(masks) and mask.any() and label not in clip.given.get(t, ()):
-                    J = region_similarity(np.broadcast_to(mask, masks.shape), masks)
-                    if J.max() > 0:
-                        result[t][masks[int(J.argmax())] & (result[t] == 0)] = label
-            inside = np.isin(truth, clip.given.get(t, ()))
-            result[t][inside] = truth[inside]
-        progress()
+def best_proposals(truth: Labels, proposals: Proposals, objects: Iterable[int]) -> Labels:
+    """For each object the proposal with the highest J, if that is above 0; the first object is in front."""
+    result = np.zeros_like(truth)
+    for label in objects:
+        mask = truth == label
+        if len(proposals) and mask.any():
+            J = region_similarity(np.broadcast_to(mask, proposals.masks.shape), proposals.masks)
+            if J.max() > 0:
+                result[proposals.masks[int(J.argmax())] & (result == 0)] = label
     return result

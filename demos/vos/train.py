@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -216,6 +216,7 @@ class Trainer:
         self.adam = torch.optim.Adam(self.losses.parameters(), lr=self.config.lr)
         self.epoch = 0
         self.history: list[float] = []
+        self.unmatched_costs: dict[str, float] = {}
         if path is not None and path.exists():
             if resume:
                 self._load(path)
@@ -248,6 +249,14 @@ class Trainer:
                 self._save(self.path)
         return self.features.eval()
 
+    def keep_unmatched_costs(self, costs: Mapping[str, float]) -> None:
+        """Write the checkpoint anew with the unmatched cost that suits each kind of matching, see `evaluate.calibrate`."""
+        if self.path is None:
+            raise ValueError("path: this trainer writes no checkpoint")
+        if self.unmatched_costs != costs:
+            self.unmatched_costs = dict(costs)
+            self._save(self.path)
+
     def _save(self, path: Path) -> None:
         tensors = {f"model.{name}": value for name, value in self.losses.state_dict().items()}
         for name, parameter in self.losses.named_parameters():
@@ -257,6 +266,7 @@ class Trainer:
             "train": json.dumps(asdict(self.config)),
             "model": json.dumps(asdict(self.features.config)),
             "history": json.dumps(self.history),
+            "unmatched_costs": json.dumps(self.unmatched_costs),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, save({name: value.cpu().contiguous() for name, value in tensors.items()}, metadata))
@@ -273,6 +283,7 @@ class Trainer:
                     key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
                 }
         self.history = json.loads(metadata["history"])
+        self.unmatched_costs = json.loads(metadata["unmatched_costs"])
         self.epoch = len(self.history)
 
 
@@ -282,6 +293,12 @@ def load_features(path: Path, *, device: torch.device | str = "cpu") -> Features
     features = Features(ModelConfig(**json.loads(metadata["model"])))
     features.load_state_dict(with_prefix(tensors, "model.features."))
     return features.to(device).eval()
+
+
+def load_unmatched_costs(path: Path) -> dict[str, float]:
+    """By kind of matching, the unmatched cost that was chosen for the features of a checkpoint; empty if none was."""
+    costs: dict[str, float] = json.loads(_read(path)[0]["unmatched_costs"])
+    return costs
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import subprocess
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from PIL import Image
 
 from demos.vos.__main__ import CHECKPOINT_NAMES, SCORES_NAME, SHEET_NAME, VIDEO_NAME, main
 from demos.vos.data import read_davis
+from demos.vos.evaluate import UNMATCHED_COSTS
 from demos.vos.images import read_labels, write_labels
 from demos.vos.pictures import contact_sheet_png, overlay, side_by_side, write_video
 from demos.vos.synthetic import SyntheticClip, SyntheticConfig
+from demos.vos.train import load_unmatched_costs
 
 QUICK = ["--epochs", "1", "--steps", "2", "--batch-size", "2"]
 SHAPES = SyntheticConfig(frames=5, height=48, width=64, objects=2, look_alikes=0, distractors=1, bars=0, speed=0.3)
@@ -95,10 +98,17 @@ def test_train_resumes_and_overwrites_only_when_asked(
 
 def test_train_on_files_with_pasted_objects(davis: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["train", "--data", str(davis), "--loss", "pairs", *QUICK, "--output", str(tmp_path)]
-    assert main(command) == 0
+    assert main([*command, "--tuning-clips", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "1 clips; mean loss" in text and "Unmatched costs, by J on 1 other clips: greedy" in text
+    costs = load_unmatched_costs(tmp_path / CHECKPOINT_NAMES["pairs"])
+    assert set(costs) == {"greedy", "hungarian", "dmm", "quadratic"} and set(costs.values()) <= set(UNMATCHED_COSTS)
+    assert main([*command, "--overwrite", "--tuning-clips", "2"]) == 2
+    assert "--tuning-clips: got 2 of 2 clips" in capsys.readouterr().err
+    assert main([*command, "--overwrite"]) == 0
     assert "2 clips; mean loss" in capsys.readouterr().out and (tmp_path / CHECKPOINT_NAMES["pairs"]).is_file()
     assert main([*command, "--overwrite", "--paste", "1"]) == 2
-    assert "--paste: got 2 clips, wanted 3 or more" in capsys.readouterr().err
+    assert "--paste: clips: got 2, wanted 3 of one size or more" in capsys.readouterr().err
 
 
 def test_eval_on_davis(davis: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,8 +149,60 @@ def test_eval_on_youtube_vos_and_segtrack(
     command = ["eval", str(tmp_path), "--proposals", str(davis / "Proposals"), "--features", str(checkpoint)]
     assert main([*command, "--layout", "youtube-vos"]) == 0
     assert "1.000 / 1.000" in capsys.readouterr().out
+    assert "G " not in capsys.readouterr().out
+    video = {clip.name: {"objects": {"1": {"category": "ape"}, "2": {"category": "bee"}}}}
+    (tmp_path / "meta.json").write_text(json.dumps({"videos": video}))
+    training = tmp_path / "train.json"
+    training.write_text(json.dumps({"videos": {"other": {"objects": {"1": {"category": "bee"}}}}}))
+    assert main([*command, "--layout", "youtube-vos", "--seen", str(training)]) == 0
+    assert "best proposal: G 1.000 (J seen 1.000, unseen 1.000; F seen 1.000, unseen 1.000)" in capsys.readouterr().out
+    training.write_text('{"videos": {}}')
+    assert main([*command, "--layout", "youtube-vos", "--seen", str(training)]) == 2
+    assert "names no categories" in capsys.readouterr().err
     assert main([*command, "--layout", "segtrack"]) == 0
     assert "best proposal: mIoU 1.000 over objects, 1.000 over frames" in capsys.readouterr().out
+
+
+def test_eval_on_pasted_clips(
+    davis: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (7, 8):
+        clip = SyntheticClip(seed, SHAPES)
+        for t in range(len(clip)):
+            path = tmp_path / "JPEGImages" / "480p" / clip.name / f"{t:05d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(clip.frame(t)).save(path)
+            write_labels(tmp_path / "Annotations" / "480p" / clip.name / f"{t:05d}.png", clip.labels(t))
+            write_labels(tmp_path / "Proposals" / clip.name / f"{t:05d}.png", clip.instances(t))
+    for folder in ("JPEGImages/480p", "Annotations/480p", "Proposals"):
+        (tmp_path / folder / "synthetic-5").symlink_to(davis / folder / "synthetic-5")
+    command = ["eval", str(tmp_path), "--proposals", str(tmp_path / "Proposals"), "--features", str(checkpoint)]
+    assert main([*command, "--paste", "2", "--matchings", "dmm", "--output", str(tmp_path / "out")]) == 0
+    scores = rows(tmp_path / "out" / SCORES_NAME)
+    assert len({row["clip"] for row in scores}) == 2 and all(row["clip"].count("@") == 2 for row in scores)
+    best = [float(row["J_mean"]) for row in scores if row["method"] == "best proposal"]
+    assert len(best) >= 8 and min(best) == 1
+    assert main([*command, "--paste", "7"]) == 2
+    assert "--paste: count: got 7, wanted 0 to 6" in capsys.readouterr().err
+
+
+def test_eval_without_truth(davis: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As of DAVIS's challenges: the first frame's labels are all there is."""
+    name = "synthetic-5"
+    (tmp_path / "JPEGImages" / "480p").mkdir(parents=True)
+    (tmp_path / "JPEGImages" / "480p" / name).symlink_to(davis / "JPEGImages" / "480p" / name)
+    given = tmp_path / "Annotations" / "480p" / name / "00000.png"
+    given.parent.mkdir(parents=True)
+    given.symlink_to(davis / "Annotations" / "480p" / name / "00000.png")
+    command = ["eval", str(tmp_path), "--proposals", str(davis / "Proposals"), "--features", str(checkpoint)]
+    assert main(command) == 2
+    assert "frame 00001 has no labels" in capsys.readouterr().err
+    assert main([*command, "--labels-only"]) == 2
+    assert "--labels-only: got no --output" in capsys.readouterr().err
+    assert main([*command, "--labels-only", "--matchings", "dmm", "--output", str(tmp_path / "out")]) == 0
+    assert "Labels of 1 clips by dmm" in capsys.readouterr().out
+    assert len(list((tmp_path / "out" / "dmm" / name).iterdir())) == 5
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["dmm"]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +213,9 @@ def test_eval_on_youtube_vos_and_segtrack(
         (["train", "--backbone", "vgg"], "backbone must be one of"),
         (["train", "--device", "abacus"], "--device: abacus cannot be used"),
         (["train", "--proposals", "nowhere"], "nowhere is no folder"),
+        (["train", "--tuning-clips", "-1"], "--tuning-clips: got -1, wanted 0 or more"),
         (["eval", "nowhere", "--proposals", "noisy", "--features", "x"], "no such folder"),
+        (["eval", "nowhere", "--proposals", "noisy", "--features", "x", "--seen", "x"], "wanted youtube-vos"),
     ],
 )
 def test_wrong_options(

@@ -94,6 +94,8 @@ def test_youtube_vos_has_sparse_labels_and_objects_that_come_later(tmp_path: Pat
     (tmp_path / "meta.json").unlink()
     assert read_youtube_vos(tmp_path, names=["0a1b"])[0].categories == {}
     (tmp_path / "meta.json").write_text('{"videos": {"0a1b": {"objects": {"1": {}}}}}')
+    assert read_youtube_vos(tmp_path)[0].categories == {}
+    (tmp_path / "meta.json").write_text('{"videos": ["0a1b"]}')
     with pytest.raises(ValueError, match=r"meta\.json: wanted videos"):
         read_youtube_vos(tmp_path)
 

@@ -20,6 +20,7 @@ from demos.vos.proposals import (
     MaskRCNNProposals,
     NoisyProposals,
     PaletteProposals,
+    PastedProposals,
     Proposals,
     source_from,
 )
@@ -40,7 +41,7 @@ def same(a: Proposals, b: Proposals) -> bool:
 def test_palette_proposals(tmp_path: Path) -> None:
     write_palette(tmp_path)
     source = source_from(tmp_path)
-    assert isinstance(source, PaletteProposals)
+    assert isinstance(source, PastedProposals) and isinstance(source.source, PaletteProposals)
     assert source.propose(CLIP, 0).masks.shape == (0, 48, 64)  # none at all
     found, truth = source.propose(CLIP, 1), CLIP.instances(1)
     assert found.masks.dtype == bool and found.scores.tolist() == [1] * (len(np.unique(truth)) - 1)
@@ -69,7 +70,7 @@ def test_coco_proposals(tmp_path: Path) -> None:
     path = tmp_path / f"{CLIP.name}.json"
     path.write_text(json.dumps(entries))
     source = source_from(tmp_path)
-    assert isinstance(source, CocoProposals)
+    assert isinstance(source, PastedProposals) and isinstance(source.source, CocoProposals)
     found = source.propose(CLIP, 1)
     assert found.scores.tolist() == pytest.approx([0.9, 0.5])
     assert np.array_equal(found.masks, np.stack(masks[::-1]))

@@ -16,11 +16,11 @@ from demos.vos.data import Clip
 from demos.vos.evaluate import CEILING, UNMATCHED_COSTS, calibrate, evaluate
 from demos.vos.metrics import davis_scores
 from demos.vos.model import MATCHINGS, Features, Matching, ModelConfig, shrink
-from demos.vos.pasted import PastedClip
-from demos.vos.proposals import NoisyProposals, Proposals, ProposalSource
+from demos.vos.pasted import PastedClip, paste_clips
+from demos.vos.proposals import NoisyProposals, PastedProposals, Proposals, ProposalSource
 from demos.vos.synthetic import SyntheticClip, SyntheticConfig
-from demos.vos.tracking import Tracker, ceiling, frames_tensor, merge, observe, paste, track
-from demos.vos.train import Losses, Sampler, TrainConfig, Trainer, assignment, load_features
+from demos.vos.tracking import Tracker, frames_tensor, merge, observe, paste, track
+from demos.vos.train import Losses, Sampler, TrainConfig, Trainer, assignment, load_features, load_unmatched_costs
 
 MODEL = ModelConfig(dimension=16)
 SHAPES = SyntheticConfig(frames=6, height=48, width=64, objects=2, look_alikes=0, distractors=1, bars=0, speed=0.3)
@@ -130,11 +130,11 @@ def test_paste_and_merge() -> None:
 def test_tracking_with_perfect_proposals_is_perfect() -> None:
     clip = SyntheticClip(5, SHAPES)
     methods = {kind: (Colors(), Matching(kind, MODEL)) for kind in MATCHINGS}
-    labels = track(clip, Perfect(), methods)
+    labels = track(clip, Perfect(), methods, ceiling=CEILING)
+    assert set(labels) == {*methods, CEILING}
     truth = np.stack([clip.labels(t) for t in range(len(clip))])
     for result in labels.values():
         assert result.dtype == np.uint8 and np.array_equal(result, truth)
-    assert np.array_equal(ceiling(clip, Perfect()), truth)
 
 
 def test_a_hidden_object_is_found_again() -> None:
@@ -147,9 +147,9 @@ def test_a_hidden_object_is_found_again() -> None:
 def test_no_proposals_at_all_in_a_frame() -> None:
     clip = SyntheticClip(5, SHAPES)
     source = Perfect({2: [1, 2, 3, 4, 5]})
-    for result in track(clip, source, {kind: (Colors(), Matching(kind, MODEL)) for kind in MATCHINGS}).values():
+    methods = {kind: (Colors(), Matching(kind, MODEL)) for kind in MATCHINGS}
+    for result in track(clip, source, methods, ceiling=CEILING).values():
         assert not result[2].any() and (result[3] == clip.labels(3)).all()
-    assert not ceiling(clip, source)[2].any()
 
 
 class Late(SyntheticClip):
@@ -205,7 +205,7 @@ def test_evaluate_and_its_table() -> None:
         progress=lambda: steps.append(1),
         keep=lambda clip, labels: kept.append(f"{clip.name} {sorted(labels)}"),
     )
-    assert len(steps) == 24 and kept == [f"synthetic-{seed} ['{CEILING}', 'dmm']" for seed in (5, 6)]
+    assert len(steps) == 12 and kept == [f"synthetic-{seed} ['{CEILING}', 'dmm']" for seed in (5, 6)]
     header, *rows = results.table()
     assert header == ["clip", "objects", "dmm", CEILING] and [row[0] for row in rows] == [
         "synthetic-5",
@@ -308,6 +308,10 @@ def test_an_interrupted_training_goes_on_to_the_same_end(tmp_path: Path) -> None
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]) and torch.equal(value, loaded.state_dict()[name])
     assert loaded.config == MODEL and not loaded.training
+    assert load_unmatched_costs(path) == {}
+    trainer.keep_unmatched_costs({"dmm": -0.3})
+    assert load_unmatched_costs(path) == {"dmm": -0.3}
+    assert Trainer(sampler(), MODEL, path, resume=True).unmatched_costs == {"dmm": -0.3}
     with pytest.raises(ValueError, match="exists; pass resume"):
         Trainer(sampler(), MODEL, path)
     with pytest.raises(ValueError, match="got a run with the train options"):
@@ -323,7 +327,7 @@ def test_an_interrupted_training_goes_on_to_the_same_end(tmp_path: Path) -> None
 def test_pasted_clips() -> None:
     base, other = SyntheticClip(1, SHAPES), SyntheticClip(2, replace(SHAPES, frames=4))
     clip = PastedClip(base, [(other, (5, -7))])
-    assert len(clip) == 4 and clip.objects == (1, 2, 3, 4) and clip.name == "synthetic-1+synthetic-2"
+    assert len(clip) == 4 and clip.objects == (1, 2, 3, 4) and clip.name == "synthetic-1+synthetic-2@5,-7"
     moved = np.zeros_like(base.labels(2))
     moved[5:, :-7] = other.labels(2)[:-5, 7:]
     assert np.array_equal(clip.labels(2), np.where(moved > 0, moved + 2, base.labels(2)))
@@ -336,6 +340,38 @@ def test_pasted_clips() -> None:
         PastedClip(base, [])
     with pytest.raises(ValueError, match="got synthetic-2 of 50 x 64"):
         PastedClip(base, [(SyntheticClip(2, replace(SHAPES, height=50)), (0, 0))])
+
+
+def test_paste_clips() -> None:
+    clips = [SyntheticClip(seed, SHAPES) for seed in (1, 2, 3)] + [SyntheticClip(4, replace(SHAPES, height=50))]
+    made = paste_clips(clips, 6, np.random.default_rng(0))
+    assert len({clip.name for clip in made}) == 6
+    for clip in made:
+        assert len({id(part) for part, _ in clip.parts}) == 3 and clip.size == (48, 64)
+        assert all(abs(y) <= 9 and abs(x) <= 12 for _, (y, x) in clip.parts)
+    again = paste_clips(clips, 6, np.random.default_rng(0))
+    assert [clip.name for clip in made] == [clip.name for clip in again]
+    with pytest.raises(ValueError, match="wanted 0 to 6"):
+        paste_clips(clips, 7, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="wanted 3 of one size"):
+        paste_clips(clips[1:], 1, np.random.default_rng(0))
+
+
+def test_proposals_of_pasted_clips() -> None:
+    base, other = SyntheticClip(1, SHAPES), SyntheticClip(2, SHAPES)
+    clip = PastedClip(base, [(other, (5, -7))])
+    found = PastedProposals(Perfect()).propose(clip, 2)
+    owner = clip.owner(2)
+    moved = np.zeros_like(owner)
+    moved[5:, :-7] = other.labels(2)[:-5, 7:]
+    assert np.array_equal(owner, (moved > 0).astype(np.uint8))
+    wanted = [(base.instances(2) == k) & (owner == 0) for k in np.unique(base.instances(2)) if k]
+    wanted += [moved == k for k in (1, 2)]  # the distractor of the other clip is not pasted
+    assert sorted(mask.tobytes() for mask in found.masks) == sorted(mask.tobytes() for mask in wanted if mask.any())
+    assert (np.diff([mask.sum() for mask in found.masks]) <= 0).all()
+    assert len(PastedProposals(Perfect(), top=2).propose(clip, 2)) == 2
+    plain, same = PastedProposals(Perfect()).propose(base, 2), Perfect().propose(base, 2)
+    assert np.array_equal(plain.masks, same.masks)
 
 
 @pytest.mark.parametrize(
