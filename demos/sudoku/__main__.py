@@ -26,7 +26,8 @@ from demos.sudoku.options import PROGRAM, build_parser, shown, training_options
 if TYPE_CHECKING:
     from demos.sudoku.boards import Int8Array
     from demos.sudoku.checkpoint import Checkpoint
-    from demos.sudoku.model import BitNet, Net
+    from demos.sudoku.images import Pool
+    from demos.sudoku.model import BitNet, Net, SudokuNet, VisualNet
     from demos.sudoku.search import SearchOptions
     from demos.sudoku.train import Evaluation
 
@@ -175,47 +176,85 @@ def _show_large(arguments: argparse.Namespace, output: Path) -> None:
     import torch
 
     from demos.files import write_atomically
-    from demos.sudoku.checkpoint import load_checkpoint
-    from demos.sudoku.gallery import teach_reader, visual_board_png
+    from demos.sudoku.gallery import visual_board_png
     from demos.sudoku.generator import generate
-    from demos.sudoku.images import load_pool, with_images
+    from demos.sudoku.images import has_mnist, with_images
     from demos.sudoku.joint import read_jointly
-    from demos.sudoku.model import VisualNet, build, satnet_of
+    from demos.sudoku.model import satnet_of
     from demos.sudoku.search import SearchOptions, search
 
-    checkpoint = load_checkpoint(RESULTS / "original-9x9")
-    solver = satnet_of(build(replace(checkpoint.config, max_iter=100, eps=1e-5)))
-    solver.load_state_dict(checkpoint.model)
-    solver.to(arguments.device)
-    limit = _limit(checkpoint)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = VisualNet(solver).to(arguments.device)
-        teach_reader(net, load_pool("digits", train=True))
+    original, limit = _shipped("original-9x9", arguments.device)
     torch.set_num_threads(arguments.threads or os.cpu_count() or 1)  # these boards are large enough to gain by it
     hard = generate(3, 24, 1, seed=1)
-    found = search(solver, hard.puzzles, limit)
+    found = search(satnet_of(original), hard.puzzles, limit)
     print(f"\n9x9, with the weights in {RESULTS / 'original-9x9'}: a board with 24 cells given, by search.\n")
     print(_draw(hard.puzzles[0], found.boards[0]))
     said = "accepts" if found.accepted[0] else "does not accept"
     print(f"\nThe learnt objective {said} it, after {found.solves[0]} forward passes. {_verdict(found.boards[0])}")
 
-    board = with_images(generate(3, 34, 1, seed=2), load_pool("digits", train=False), seed=0)
+    mnist_root = arguments.mnist_root or PRESETS[3].mnist_root
+    if mnist_root is not None and has_mnist(mnist_root):
+        net, pool, limit, told = _mnist_reader(arguments.device, mnist_root)
+    else:
+        net, pool, told = _digits_reader(satnet_of(original), arguments.device)
+        told += f" (MNIST is not in {mnist_root}; --mnist-root says where it is)"
+    boards = with_images(generate(3, 34, 10, seed=2), pool, seed=0)
     net.eval()
     with torch.no_grad():
-        seen = net.read(*net.inputs(board)).argmax(-1)[0].cpu().numpy().astype(np.int8) + 1
-    answer = read_jointly(net, board, limit, readings=20, options=SearchOptions(paths=2)).boards[0]
-    given = board.puzzles[0] != 0
-    misread = int((seen != board.puzzles[0])[given].sum())
+        seen = net.read(*net.inputs(boards)).argmax(-1).cpu().numpy().astype(np.int8) + 1
+    misread = ((seen != boards.puzzles) & (boards.puzzles != 0)).sum(1)
+    answers = read_jointly(net, boards, limit, readings=20, options=SearchOptions(paths=1)).boards
+    right = (answers == boards.solutions).all(1)
+    chosen = int(
+        ((misread > 0) * (1 + right)).argmax()
+    )  # the first that is misread and right in the end, if there is one
     picture = output / "images-9x9.png"
-    title = "A board of scikit-learn's digits; blue: completed, red: read wrongly at first (small), and corrected"
-    write_atomically(picture, visual_board_png(board, seen, answer, title))
-    right = "right" if (answer == board.solutions[0]).all() else "not right"
+    title = "A board of images of digits; blue: completed, red: read wrongly at first (small), and corrected"
+    write_atomically(picture, visual_board_png(boards[chosen : chosen + 1], seen[chosen], answers[chosen], title))
     print(
-        f"\nA board whose {given.sum()} given cells are images: scikit-learn's digits, which a small reader in front of the\n"
-        f"same layer has just learnt. It misreads {misread} of them; decoded jointly with the rules, the answer is {right}.\n"
-        f"Picture: {picture}"
+        f"\n{len(boards)} boards whose {boards.givens[0]} given cells are images: {told}.\n"
+        f"By itself it misreads a digit on {(misread > 0).sum()} of them; decoded jointly with the rules, {right.sum()} come "
+        "out wholly right.\n"
+        f"Picture of one that it misreads: {picture}"
     )
+
+
+def _shipped(name: str, device: str) -> tuple[Net, float]:
+    """Load a network of ``results``, and its limit for the learnt objective."""
+    from demos.sudoku.checkpoint import load_checkpoint
+    from demos.sudoku.model import build
+
+    checkpoint = load_checkpoint(RESULTS / name)
+    net = build(replace(checkpoint.config, max_iter=100, eps=1e-5))
+    net.load_state_dict(checkpoint.model)
+    return net.to(device), _limit(checkpoint)
+
+
+def _mnist_reader(device: str, mnist_root: str) -> tuple[VisualNet, Pool, float, str]:
+    """Return the network trained on MNIST, the test images, its limit, and words for them."""
+    from demos.sudoku.images import load_pool
+    from demos.sudoku.model import VisualNet
+
+    net, limit = _shipped("visual-9x9", device)
+    assert isinstance(net, VisualNet)
+    told = f"MNIST's test images, read and completed with the weights in {RESULTS / 'visual-9x9'}"
+    return net, load_pool("mnist", train=False, mnist_root=mnist_root), limit, told
+
+
+def _digits_reader(solver: SudokuNet, device: str) -> tuple[VisualNet, Pool, str]:
+    """Teach a reader scikit-learn's digits in front of a solver; return both, the test images, and words for them."""
+    import torch
+
+    from demos.sudoku.gallery import teach_reader
+    from demos.sudoku.images import load_pool
+    from demos.sudoku.model import VisualNet
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = VisualNet(solver).to(device)
+        teach_reader(net, load_pool("digits", train=True))
+    told = "scikit-learn's digits, which a small reader in front of the same layer has just learnt"
+    return net, load_pool("digits", train=False), told
 
 
 def run_train(arguments: argparse.Namespace) -> int:

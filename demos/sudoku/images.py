@@ -67,17 +67,29 @@ def load_pool(source: str, *, train: bool, mnist_root: str | Path | None = None)
     raise ValueError(f"images: got {source!r}, wanted mnist or digits")
 
 
+def has_mnist(root: str | Path) -> bool:
+    """Whether MNIST is in this directory, packed or not, so that nothing would be downloaded."""
+    return _unpacked(Path(root)) or _packed(Path(root))
+
+
+def _packed(root: Path) -> bool:
+    return all((root / "MNIST" / "raw" / f"{name}.gz").is_file() for name in _MNIST_FILES)
+
+
+def _unpacked(root: Path) -> bool:
+    return all((root / "MNIST" / "raw" / name).is_file() for name in _MNIST_FILES)
+
+
 def _load_mnist(root: Path, train: bool) -> Pool:
     from torchvision.datasets import MNIST
 
-    packed = [root / "MNIST" / "raw" / f"{name}.gz" for name in _MNIST_FILES]
-    if not all(path.with_suffix("").is_file() for path in packed) and all(path.is_file() for path in packed):
+    if not _unpacked(root) and _packed(root):
         # torchvision would unpack them beside the originals, in a directory that may not be ours to write to.
         with TemporaryDirectory() as temporary:
             raw = Path(temporary, "MNIST", "raw")
             raw.mkdir(parents=True)
-            for path in packed:
-                (raw / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
+            for name in _MNIST_FILES:
+                (raw / name).write_bytes(gzip.decompress((root / "MNIST" / "raw" / f"{name}.gz").read_bytes()))
             return _load_mnist(Path(temporary), train)
     try:
         data = MNIST(str(root), train=train, download=True)

@@ -24,6 +24,7 @@ from demos.sudoku.search import Answers
 from demos.sudoku.train import CURVE_NAME, Trainer
 
 ROOT = Path(__file__).parents[2]
+MNIST = ROOT.parent / "shared" / "data" / "mnist"
 QUICK = [
     *("--givens", "7-10", "--train", "360", "--test", "60", "--epochs", "2"),
     *("--batch-size", "10", "--lr", "0.008", "--seed", "5"),
@@ -105,6 +106,8 @@ def test_demo_in_short(
     assert "(checked by the rules, which the network was never told)" in out
     assert f"Of the unseen boards: {round(60 * history[-1].boards_right)} of 60 boards wholly right" in out
     assert "144 never occur in training" in out
+    assert "The learnt objective accepts it" in out and re.search(r"with the rules, [5-9] come out wholly right", out)
+    assert "scikit-learn's digits" in out and "MNIST is not in data/mnist" in out
     assert (output / CURVE_NAME).exists()
 
     assert main(["--epochs", "1", "--train", "40", "--test", "20"]) == 0
@@ -113,6 +116,13 @@ def test_demo_in_short(
 
     shutil.copy(trained / CHECKPOINT_NAME, output)  # made by `train`
     assert "already holds" in fails(["demo", "--epochs", "1"], capsys)
+
+
+@pytest.mark.skipif(not MNIST.is_dir(), reason="no MNIST in ../shared/data")
+def test_demo_reads_mnist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*QUICK, "--output", str(tmp_path), "--mnist-root", str(MNIST)]) == 0
+    out = capsys.readouterr().out
+    assert "MNIST's test images" in out and re.search(r"with the rules, (9|10) come out wholly right", out)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from demos.sudoku.checkpoint import load_checkpoint
 from demos.sudoku.config import TrainConfig
 from demos.sudoku.data import encode
 from demos.sudoku.generator import generate
-from demos.sudoku.images import draw, load_pool, with_images
+from demos.sudoku.images import draw, has_mnist, load_pool, with_images
 from demos.sudoku.model import ConvNet, SudokuNet, VisualNet, bit_loss, bit_net, build, satnet_of
 from demos.sudoku.train import Trainer
 
@@ -169,6 +169,7 @@ def write_mnist(root: Path, *, packed: bool) -> None:
 def test_mnist_packed_or_not(tmp_path: Path, packed: bool) -> None:
     write_mnist(tmp_path, packed=packed)
     before = sorted(tmp_path.rglob("*"))
+    assert has_mnist(tmp_path) and not has_mnist(tmp_path / "MNIST")
     pool = load_pool("mnist", train=False, mnist_root=tmp_path)
     assert sorted(tmp_path.rglob("*")) == before
     assert pool.images.shape == (3, 28, 28) and pool.labels.tolist() == [0, 1, 2]

@@ -166,7 +166,7 @@ def test_limit() -> None:
     net, _, solutions = scripted({})
     boards = np.repeat(solutions, 201, 0)
     boards[::4, 0] = boards[::4, 0] % 4 + 1  # objectives of 0, a quarter of 1
-    assert objective_limit(net, boards, batch_size=30) == pytest.approx(3)
+    assert objective_limit(net, boards, batch_size=30) == pytest.approx(8)
     boards = np.repeat(solutions, 201, 0)
     boards[0] = 5 - boards[0]  # one of 16 or nearly so: no matter
     assert objective_limit(net, boards, batch_size=30) == 0
