@@ -41,6 +41,8 @@ class TrainConfig:
     layers: int = 10
     filters: int = 512
     """``layers`` and ``filters`` are the convolutional networks'."""
+    start: str | None = None
+    """A checkpoint whose layer a new run begins with, of the same sizes; ``None``: random weights."""
     aux: int
     m: int
     k: int | None
@@ -78,6 +80,10 @@ class TrainConfig:
                 raise ValueError(
                     "masks, images: got both, but images are drawn for the puzzles' given cells; wanted one"
                 )
+        if self.start is not None and self.network != "satnet":
+            raise ValueError(
+                f"start: got it with network {self.network}, wanted satnet, whose layer alone can be taken over"
+            )
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"lr: got {self.lr}, wanted a positive number")
         if not 0 <= self.eps < 1:
@@ -89,7 +95,9 @@ class TrainConfig:
         parts = [", permuted"] if self.permuted else []
         parts += [f", images of {IMAGE_NAMES[self.images]}"] if self.images else []
         parts += [f", {self.masks[0]}-{self.masks[1]} random cells given"] if self.masks else []
-        return "".join(parts) + ("" if self.given_labels else ", no labels of given cells")
+        parts += [] if self.given_labels else [", no labels of given cells"]
+        parts += [", from learnt weights of the layer"] if self.start else []
+        return "".join(parts)
 
     @property
     def network_description(self) -> str:

@@ -127,6 +127,9 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     convnets.add_argument("--layers", type=int, help=f"3x3 convolutions {_default('layers')}")
     convnets.add_argument("--filters", type=int, help=f"filters of each of them {_default('filters')}")
     layer = parser.add_argument_group("the layer")
+    layer.add_argument(
+        "--start", metavar="PATH", help="begin with the layer's weights in a checkpoint (default: random)"
+    )
     layer.add_argument("--aux", type=int, help=f"auxiliary variables {_default('aux')}")
     layer.add_argument("--m", type=int, help=f"number of clauses, the rank of the weights {_default('m')}")
     layer.add_argument("--k", type=int, help=f"dimension of the vectors {_default('k')}")

@@ -112,6 +112,19 @@ def cosine(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
+def start_weights(path: Path, config: TrainConfig) -> dict[str, Tensor]:
+    """Return the layer's weights in a checkpoint, to begin a run with."""
+    checkpoint = load_checkpoint(path)
+    for name in ("box", "network", "aux", "m"):
+        if getattr(checkpoint.config, name) != getattr(config, name):
+            raise ValueError(
+                f"start: {path} has {name} {getattr(checkpoint.config, name)}, wanted that of the run, {getattr(config, name)}"
+            )
+    net = build(checkpoint.config)
+    net.load_state_dict(checkpoint.model)
+    return satnet_of(net).layer.state_dict()
+
+
 class DivergedError(RuntimeError):
     """The loss is no longer a finite number."""
 
@@ -225,6 +238,8 @@ class Trainer:
         """Train to the last epoch, and return how the network then does on the unseen boards."""
         config = self.config
         self.output.mkdir(parents=True, exist_ok=True)
+        if config.start is not None and not self.history:
+            satnet_of(self.net).layer.load_state_dict(start_weights(Path(config.start), config))
         seen = seen_solutions(self.train_boards, self.test_boards)
         self.log(f"{seen:,} of the {len(self.test_boards):,} test boards have the solution of a training board")
         before = 60 * self.history[-1].minutes if self.history else 0.0

@@ -6,8 +6,10 @@ import argparse
 import csv
 import importlib.util
 import io
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from demos.vos.data import Clip
     from demos.vos.evaluate import Results
-    from demos.vos.model import Features
+    from demos.vos.model import Features, Method
     from demos.vos.proposals import ProposalSource
     from demos.vos.train import Trainer
 
 PROGRAM = "python -m demos.vos"
 SCORES_NAME, SHEET_NAME, VIDEO_NAME = "scores.csv", "contact-sheet.png", "overlay.mp4"
-CHECKPOINT_NAMES = {"pairs": "pairs.safetensors", "layer": "layer.safetensors"}
+CHECKPOINT_NAMES = {name: f"{name}.safetensors" for name in ("pairs", "layer", "refined")}
 LAYOUTS = ("davis2016", "davis2017", "youtube-vos", "segtrack")
 MATCHINGS = ("greedy", "hungarian", "dmm", "quadratic")
 _NEEDED = ("PIL", "imageio", "imageio_ffmpeg", "matplotlib", "safetensors", "tabulate", "torchvision", "tqdm")
@@ -110,6 +112,15 @@ def build_parser() -> argparse.ArgumentParser:
         "other with --paste (default: 4, of --data a fifth at most)",
     )
     train.add_argument("--loss", choices=("pairs", "layer"), help="pair by pair or through the layer (default: layer)")
+    train.add_argument(
+        "--refine",
+        action="store_true",
+        default=None,
+        help="also a refinement after the matching, end to end; --loss layer",
+    )
+    train.add_argument(
+        "--amp", action="store_true", default=None, help="backbone and refinement in bfloat16, by autocast"
+    )
     train.add_argument("--matching", choices=("dmm", "quadratic"), help="the layer (default: dmm)")
     train.add_argument(
         "--backbone", help="small, or a ResNet of torchvision's: resnet18 ... resnet152 (default: small)"
@@ -177,6 +188,14 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="C",
         help="of an object that is hidden, in [-1, 1] (default: what the training has chosen for each matching)",
     )
+    evaluate.add_argument(
+        "--finetune",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="train a copy of the network on each clip's first frame before tracking (default: no)",
+    )
+    evaluate.add_argument("--finetune-lr", type=float, default=1e-4, metavar="LR", help="(default: %(default)s)")
     evaluate.add_argument("--output", type=Path, metavar="DIR", help="also write the labels as palette PNGs, and a CSV")
     evaluate.add_argument("--overwrite", action="store_true", help="replace earlier results there")
     evaluate.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
@@ -212,7 +231,7 @@ def run_demo(arguments: argparse.Namespace) -> None:
 
     torch.set_num_threads(1)  # pictures this small gain nothing from more
     options = {"batch_size": 8, **_given(arguments, [field.name for field in fields(TrainConfig)])}
-    configs = {loss: TrainConfig(loss=loss, **options) for loss in CHECKPOINT_NAMES}
+    configs = {name: TrainConfig(loss="pairs" if name == "pairs" else "layer", **options) for name in CHECKPOINT_NAMES}
     seed = configs["layer"].seed
     look_alikes = min(2, arguments.objects)
     shapes = SyntheticConfig(objects=arguments.objects, look_alikes=look_alikes)
@@ -220,7 +239,7 @@ def run_demo(arguments: argparse.Namespace) -> None:
     training = [SyntheticClip(first + i, shapes) for i in range(arguments.train_clips)]
     testing = [SyntheticClip(_FIRST_TEST_SEED + first + i, shapes) for i in range(arguments.test_clips)]
     tuning = [SyntheticClip(_FIRST_TUNING_SEED + first + i, shapes) for i in range(_TUNING_CLIPS)]
-    source, model = NoisyProposals(seed=seed), ModelConfig()
+    source = NoisyProposals(seed=seed)
     print(
         f"{len(training)} clips to train on, {len(tuning)} to choose a threshold on, {len(testing)} to test on: "
         f"{shapes.frames} frames of "
@@ -230,16 +249,16 @@ def run_demo(arguments: argparse.Namespace) -> None:
     )
     output.mkdir(parents=True, exist_ok=True)
     features = {}
-    for loss, config in configs.items():
-        path = output / CHECKPOINT_NAMES[loss]
-        features[loss] = _fit(
-            Trainer(Sampler(training, source, config), model, path, overwrite=True), f"training, {loss}"
-        )
+    for name, config in configs.items():
+        model = ModelConfig(refine=name == "refined")
+        trainer = Trainer(Sampler(training, source, config), model, output / CHECKPOINT_NAMES[name], overwrite=True)
+        features[name] = _fit(trainer, f"training, {name}")
     compared = {
-        "greedy": (features["pairs"], "greedy"),
-        "Hungarian": (features["pairs"], "hungarian"),
-        "DMM, per pair": (features["pairs"], "dmm"),
-        "DMM, layer": (features["layer"], "dmm"),
+        "greedy": (features["pairs"], "greedy", False),
+        "Hungarian": (features["pairs"], "hungarian", False),
+        "DMM, per pair": (features["pairs"], "dmm", False),
+        "DMM, layer": (features["layer"], "dmm", False),
+        "DMM, refined": (features["refined"], "dmm", True),
     }
     with progress_bar(sum(map(len, tuning)), "choosing the unmatched cost", " frames") as bar:
         methods = calibrate(tuning, source, compared, progress=bar.update)
@@ -281,8 +300,31 @@ def _fit(trainer: Trainer, description: str) -> Features:
 # --- training -----------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def _processes(device: str) -> Iterator[str]:
+    """Under torchrun, join the other processes; yield the device of this one."""
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if ranks == 1:
+        yield device
+        return
+    from torch import distributed as dist
+
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
 def run_train(arguments: argparse.Namespace) -> None:
     """Train features, or resume."""
+    with _processes(arguments.device) as device:
+        _train(arguments, device)
+
+
+def _train(arguments: argparse.Namespace, device_name: str) -> None:
     if arguments.resume and arguments.overwrite:
         raise ValueError("--resume, --overwrite: got both, wanted one")
     import torch
@@ -295,22 +337,31 @@ def run_train(arguments: argparse.Namespace) -> None:
 
     torch.set_num_threads(1 if arguments.backbone in (None, "small") else torch.get_num_threads())
     config = TrainConfig(**{"batch_size": 8, **_given(arguments, [field.name for field in fields(TrainConfig)])})
-    model = ModelConfig(**_given(arguments, ["backbone"]))
-    device = _device(arguments.device)
+    model = ModelConfig(**_given(arguments, ["backbone", "refine"]))
+    if model.refine and config.loss != "layer":
+        raise ValueError(
+            f"--refine: got it with --loss {config.loss}, wanted --loss layer, through which it is trained"
+        )
+    device = _device(device_name)
     clips, tuning = _training_clips(arguments, config.seed)
     source = source_from(arguments.proposals, seed=config.seed)
     sampler = Sampler(clips, source, config)
-    path = arguments.output / CHECKPOINT_NAMES[config.loss]
+    name = "refined" if model.refine else config.loss
+    path = arguments.output / CHECKPOINT_NAMES[name]
     trainer = Trainer(sampler, model, path, resume=arguments.resume, overwrite=arguments.overwrite, device=device)
+    if trainer.rank:
+        trainer.fit()
+        return
     if trainer.epoch:
         print(f"resuming after epoch {trainer.epoch} of {config.epochs}")
     try:
-        features = _fit(trainer, f"training, {config.loss}")
+        features = _fit(trainer, f"training, {name}")
         if tuning:
             with progress_bar(sum(map(len, tuning)), "choosing the unmatched costs", " frames") as bar:
-                methods = calibrate(tuning, source, {kind: (features, kind) for kind in MATCHINGS}, progress=bar.update)
+                compared = {kind: (features, kind, model.refine) for kind in MATCHINGS}
+                methods = calibrate(tuning, source, compared, progress=bar.update)
             trainer.keep_unmatched_costs(
-                {kind: matching.config.unmatched_cost for kind, (_, matching) in methods.items()}
+                {kind: method.matching.config.unmatched_cost for kind, method in methods.items()}
             )
     except KeyboardInterrupt:
         print(f"\ninterrupted; --resume goes on after epoch {trainer.epoch}", file=sys.stderr)
@@ -389,13 +440,16 @@ def run_eval(arguments: argparse.Namespace) -> None:
     from demos.files import write_atomically
     from demos.progress import progress_bar
     from demos.vos.evaluate import evaluate, with_unmatched_cost
+    from demos.vos.finetune import finetuned
     from demos.vos.images import write_labels
     from demos.vos.metrics import segtrack_miou, youtube_vos_summary
-    from demos.vos.model import Matching
+    from demos.vos.model import Matching, Method
     from demos.vos.tracking import track
     from demos.vos.train import load_features, load_unmatched_costs
 
     output: Path | None = arguments.output
+    if arguments.finetune < 0:
+        raise ValueError(f"--finetune: got {arguments.finetune}, wanted 0 or more steps")
     if arguments.labels_only and output is None:
         raise ValueError("--labels-only: got no --output, wanted a directory to write them to")
     if arguments.seen is not None and arguments.layout != "youtube-vos":
@@ -410,7 +464,7 @@ def run_eval(arguments: argparse.Namespace) -> None:
         clips = _pasted(clips, arguments.paste, np.random.default_rng(20191101))
     source = _source(arguments)
     device = _device(arguments.device)
-    methods = {}
+    methods: dict[str, Method] = {}
     for text in arguments.features:
         name, equals, path = text.rpartition("=")
         features = load_features(_checkpoint(Path(path)), device=device)
@@ -421,7 +475,8 @@ def run_eval(arguments: argparse.Namespace) -> None:
                 raise ValueError(f"--features: got two of one name; wanted NAME=PATH with different names, got {text}")
             chosen = costs.get(matching, features.config.unmatched_cost)
             cost = chosen if arguments.unmatched_cost is None else arguments.unmatched_cost
-            methods[label] = (features, Matching(matching, with_unmatched_cost(features.config, cost)))
+            model = with_unmatched_cost(features.config, cost)
+            methods[label] = Method(features, Matching(matching, model), features.refinement is not None)
 
     def keep(clip: Clip, labels: dict[str, Any]) -> None:
         if output is not None:
@@ -430,13 +485,18 @@ def run_eval(arguments: argparse.Namespace) -> None:
                 for name, frame in zip(clip.frame_names, result, strict=True):
                     write_labels(folder / f"{name}.png", frame, overwrite=arguments.overwrite)
 
+    def adapt(methods: Mapping[str, Method], clip: Clip) -> Mapping[str, Method]:
+        if not arguments.finetune:
+            return methods
+        return finetuned(methods, clip, steps=arguments.finetune, lr=arguments.finetune_lr)
+
     with progress_bar(sum(map(len, clips)), "tracking", " frames") as bar:
         if arguments.labels_only:
             for clip in clips:
-                keep(clip, track(clip, source, methods, progress=bar.update))
+                keep(clip, track(clip, source, adapt(methods, clip), progress=bar.update))
         else:
             rules = "youtube-vos" if arguments.layout == "youtube-vos" else "davis"
-            results = evaluate(clips, source, methods, rules=rules, progress=bar.update, keep=keep)
+            results = evaluate(clips, source, methods, rules=rules, progress=bar.update, keep=keep, adapt=adapt)
     if arguments.labels_only:
         print(f"Labels of {len(clips)} clips by {', '.join(methods)} are in {output}")
         return

@@ -10,14 +10,11 @@ from numpy.typing import NDArray
 
 from demos.vos.data import Clip
 from demos.vos.metrics import DavisSummary, SequenceScores, davis_scores, davis_summary, youtube_vos_scores
-from demos.vos.model import Features, Matching, ModelConfig
+from demos.vos.model import Features, Matching, Method, ModelConfig
 from demos.vos.proposals import ProposalSource
 from demos.vos.tracking import track
 
 CEILING = "best proposal"
-
-Methods = Mapping[str, tuple[Features, Matching]]
-
 
 UNMATCHED_COSTS = (-0.55, -0.4, -0.25, -0.1)
 """What `calibrate` tries."""
@@ -48,22 +45,24 @@ class Results:
 def evaluate(
     clips: Sequence[Clip],
     source: ProposalSource,
-    methods: Methods,
+    methods: Mapping[str, Method],
     *,
     rules: str = "davis",
     progress: Callable[[], None] = lambda: None,
     keep: Callable[[Clip, dict[str, NDArray[np.uint8]]], None] = lambda clip, labels: None,
+    adapt: Callable[[Mapping[str, Method], Clip], Mapping[str, Method]] = lambda methods, clip: methods,
 ) -> Results:
     """Track every clip by every method and compare with the truth.
 
     Args:
         clips: with labels in all frames that count.
         source: of proposals.
-        methods: by name, features and matching.
+        methods: by name.
         rules: which frames count. "davis": all but the first and the last; "youtube-vos": the labelled ones after an
             object's first.
         progress: called after every frame.
         keep: called with each clip and its labels by method, the ceiling included.
+        adapt: called with the methods before each clip, for those that track it: `demos.vos.finetune.finetuned`, say.
 
     Raises:
         ValueError: other rules; with "davis", frames without labels, or fewer than three.
@@ -82,7 +81,7 @@ def evaluate(
                 f"{clip.name}: got {len(clip)} frames, wanted 3 or more: the first and the last do not count"
             )
         truth = np.stack([np.zeros(clip.size, dtype=np.uint8) if labels is None else labels for labels in found])
-        labels = track(clip, source, methods, ceiling=CEILING, progress=progress)
+        labels = track(clip, source, adapt(methods, clip), ceiling=CEILING, progress=progress)
         for name, result in labels.items():
             if rules == "davis":
                 scores[name][clip.name] = davis_scores(truth, result, objects=clip.objects)
@@ -100,10 +99,10 @@ def with_unmatched_cost(config: ModelConfig, cost: float) -> ModelConfig:
 def calibrate(
     clips: Sequence[Clip],
     source: ProposalSource,
-    methods: Mapping[str, tuple[Features, str]],
+    methods: Mapping[str, tuple[Features, str, bool]],
     *,
     progress: Callable[[], None] = lambda: None,
-) -> dict[str, tuple[Features, Matching]]:
+) -> dict[str, Method]:
     """For each method the unmatched cost, of `UNMATCHED_COSTS`, with the highest mean J on clips that are not tested on.
 
     How far apart costs are depends on how the features were trained, and a threshold that suits one set of features loses
@@ -112,18 +111,19 @@ def calibrate(
     Args:
         clips: with labels in all frames.
         source: of proposals.
-        methods: by name, features and the kind of matching.
+        methods: by name, features, the kind of matching, and whether it is refined.
         progress: called after every frame.
 
     Returns:
-        By name, features and matching.
+        By name.
     """
     tried = {
-        (name, cost): (
+        (name, cost): Method(
             features,
             Matching(kind, with_unmatched_cost(features.config, cost)),
+            refined,
         )
-        for name, (features, kind) in methods.items()
+        for name, (features, kind, refined) in methods.items()
         for cost in UNMATCHED_COSTS
     }
     names = {f"{name} {cost}": key for key in tried for name, cost in [key]}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from demos.vos.refine import Refinement
 from difflayers import DMMMatching, MaskMatchingCost, QuadraticMatching, functional
 
 MATCHINGS = ("dmm", "quadratic", "hungarian", "greedy")
@@ -32,11 +34,15 @@ class ModelConfig:
     """The cost at which an object stays unmatched, hidden."""
     confident_cost: float = -0.5
     """A match that costs at most this much becomes the object's latest template."""
+    refine: bool = False
+    """Whether there is a refinement after the matching, `demos.vos.refine`."""
+    refine_width: int = 16
+    """Channels of its stages."""
 
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:
             raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}; got {self.backbone}")
-        for name, lowest in (("shorter", 32), ("dimension", 1)):
+        for name, lowest in (("shorter", 32), ("dimension", 1), ("refine_width", 1)):
             if getattr(self, name) < lowest:
                 raise ValueError(f"{name} must be {lowest} or more; got {getattr(self, name)}")
         if not 0 <= self.lam <= 1:
@@ -75,26 +81,32 @@ class Features(nn.Module):
             if weights is not None:
                 raise ValueError(f"weights: the small backbone has none; got {weights}")
             self.body: nn.Module = _SmallPyramid()
-            channels = _SmallPyramid.CHANNELS
+            channels, levels = _SmallPyramid.CHANNELS, _SmallPyramid.LEVELS
         else:
             from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
             self.body = resnet_fpn_backbone(backbone_name=config.backbone, weights=weights, trainable_layers=5)
-            channels = 256
+            channels, levels = 256, (256,) * 4
         self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
         self.head = nn.Sequential(nn.LayerNorm(2 * (channels + 3)), nn.Linear(2 * (channels + 3), config.dimension))
+        self.refinement = Refinement(levels, width=config.refine_width) if config.refine else None
 
     def maps(self, frames: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] to (B, channels, h, w): the finest level, of a quarter of the size, and the colours."""
+        """(B, 3, H, W) in [0, 1] to (B, channels, h, w): the level of a quarter of the size, and the colours."""
+        return self.look(frames)[0]
+
+    def look(self, frames: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The `maps`, and the four levels for the refinement, coarse to fine."""
         if (side := min(frames.shape[-2:])) > self.config.shorter:
             size = [round(length * self.config.shorter / side) for length in frames.shape[-2:]]
             frames = nn.functional.interpolate(frames, size=size, mode="area")
         frames = (frames - self.mean) / self.std
-        levels = self.body(frames)
-        finest = levels["0"] if isinstance(levels, dict) else levels
-        colors = nn.functional.interpolate(frames, size=finest.shape[-2:], mode="area")
-        return torch.cat((finest, colors), 1)
+        found = self.body(frames)
+        levels = [found[name] for name in "3210"] if isinstance(found, dict) else found
+        quarter = levels[3] if isinstance(found, dict) else levels[2]
+        colors = nn.functional.interpolate(frames, size=quarter.shape[-2:], mode="area")
+        return torch.cat((quarter, colors), 1), levels
 
     def pool(self, maps: Tensor, masks: Tensor) -> Tensor:
         """Maps (B, channels, h, w) and masks (B, n, h, w) in [0, 1], see `shrink`, to (B, n, dimension).
@@ -114,9 +126,13 @@ class Features(nn.Module):
 
 
 class _SmallPyramid(nn.Module):
-    """Four stages of strides 2, 4, 8 and 16, and the way back up to 4. (B, 3, H, W) to (B, CHANNELS, H / 4, W / 4)."""
+    """Four stages of strides 2, 4, 8 and 16, and the way back up to 4.
+
+    (B, 3, H, W) to four maps (B, LEVELS[s], h, w) of strides 16, 8, 4, and 2, the last without what comes from above.
+    """
 
     CHANNELS = 48
+    LEVELS = (CHANNELS, CHANNELS, CHANNELS, 16)
 
     def __init__(self) -> None:
         super().__init__()
@@ -127,15 +143,15 @@ class _SmallPyramid(nn.Module):
         )
         self.laterals = nn.ModuleList(nn.Conv2d(width, self.CHANNELS, 1) for width in widths[2:])
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> list[Tensor]:
         levels = []
         for stage in self.stages:
             x = stage(x)
             levels.append(x)
-        up = self.laterals[2](levels[3])
+        ups = [self.laterals[2](levels[3])]
         for lateral, level in ((self.laterals[1], levels[2]), (self.laterals[0], levels[1])):
-            up = lateral(level) + nn.functional.interpolate(up, size=level.shape[-2:], mode="nearest")
-        return up
+            ups.append(lateral(level) + nn.functional.interpolate(ups[-1], size=level.shape[-2:], mode="nearest"))
+        return [*ups, levels[0]]
 
 
 def shrink(masks: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
@@ -143,6 +159,15 @@ def shrink(masks: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     if not masks.shape[1]:
         return masks.new_zeros((*masks.shape[:2], *size), dtype=torch.float32)
     return nn.functional.interpolate(masks.float(), size=tuple(size), mode="area")
+
+
+class Method(NamedTuple):
+    """One way to track."""
+
+    features: Features
+    matching: Matching
+    refined: bool = False
+    """Whether the features' refinement has the last word."""
 
 
 class Matching(nn.Module):

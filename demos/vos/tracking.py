@@ -13,8 +13,9 @@ from torch import Tensor
 from demos.vos.data import Clip
 from demos.vos.images import Labels
 from demos.vos.metrics import region_similarity
-from demos.vos.model import Features, Matching, shrink
+from demos.vos.model import Features, Matching, Method, shrink
 from demos.vos.proposals import Proposals, ProposalSource
+from demos.vos.refine import State
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,19 @@ class Observation:
     """(m, h, w): the proposals' masks, as large as the maps."""
     masks: Tensor
     """(m, H, W), bool: the proposals' masks."""
+    levels: list[Tensor]
+    """For the refinement; empty if the features have none."""
 
 
 @torch.no_grad()
 def observe(features: Features, frame: NDArray[np.uint8], proposals: Proposals) -> Observation:
     """The features of a frame and of its proposals. Works on the device of the features."""
     device = features.mean.device
-    maps = features.maps(frames_tensor([frame]).to(device))
+    pictures = frames_tensor([frame]).to(device)
+    maps, levels = (features.maps(pictures), []) if features.refinement is None else features.look(pictures)
     masks = torch.from_numpy(proposals.masks).to(device)
     small = shrink(masks[None], maps.shape[-2:])
-    return Observation(maps, features.pool(maps, small)[0], small[0], masks)
+    return Observation(maps, features.pool(maps, small)[0], small[0], masks, levels)
 
 
 def frames_tensor(frames: Iterable[NDArray[np.uint8]]) -> Tensor:
@@ -51,15 +55,25 @@ class Tracker:
 
     Args:
         features, matching: the network.
+        refined: the features' refinement has the last word.
 
     Each step matches all objects known so far to the proposals of the frame. An object's mask is its row of X times the
     proposals; a pixel gets the object with the largest value there, if it is above 1/2, the background's share. An object
     whose best proposal costs at most ``confident_cost`` and has more than half of its row's weight gets a new last
-    template; the first one stays.
+    template, from the proposal's mask, which is what later proposals look like; the first one stays. The refinement begins with
+    the given mask, and carries its state and its own last mask of each object from frame to frame.
+
+    Raises:
+        ValueError: refined, by features without a refinement.
     """
 
-    def __init__(self, features: Features, matching: Matching) -> None:
+    def __init__(self, features: Features, matching: Matching, refined: bool = False) -> None:
+        if refined and features.refinement is None:
+            raise ValueError("refined: the features have no refinement, wanted those of a model with refine")
         self.features, self.matching = features, matching
+        self.refinement = features.refinement if refined else None
+        self._state: State = []
+        self._before = torch.zeros(0)  # (n, H, W): the refined masks of the frame before
         self.objects: list[int] = []
         self._looks = torch.zeros(0)  # (2, n, d): first and last
         self._masks = torch.zeros(0)  # (n, h, w): where the object was last
@@ -73,8 +87,16 @@ class Tracker:
         small = shrink(given[None], observation.maps.shape[-2:])
         with torch.no_grad():
             looks = self.features.pool(observation.maps, small).expand(2, -1, -1)
-        self._looks = looks.clone() if not self.objects else torch.cat((self._looks, looks), 1)
-        self._masks = small[0] if not self.objects else torch.cat((self._masks, small[0]))
+        first = not self.objects
+        self._looks = looks.clone() if first else torch.cat((self._looks, looks), 1)
+        self._masks = small[0] if first else torch.cat((self._masks, small[0]))
+        if self.refinement is not None:
+            masks = given.float()
+            with torch.no_grad():
+                _, state = self.refinement(observation.levels, _zeros(masks), masks, masks)
+            self._before = masks if first else torch.cat((self._before, masks))
+            pairs = zip(self._state, state, strict=True)
+            self._state = state if first else [(torch.cat((a, c)), torch.cat((b, d))) for (a, b), (c, d) in pairs]
         self.objects += objects
 
     @torch.no_grad()
@@ -88,7 +110,16 @@ class Tracker:
         sure = (weight > 0.5) & (cost.gather(-1, best[:, None])[:, 0] <= self.matching.config.confident_cost)
         self._looks[1, sure] = observation.features[best[sure]]
         self._masks = torch.where(sure[:, None, None], observation.small[best], self._masks)
-        return merge(paste(X, observation.masks), self.objects)
+        pasted = paste(X, observation.masks)
+        if self.refinement is not None:
+            logits, self._state = self.refinement(observation.levels, _zeros(pasted), pasted, self._before, self._state)
+            pasted = self._before = logits.sigmoid()
+        return merge(pasted, self.objects)
+
+
+def _zeros(masks: Tensor) -> Tensor:
+    """All objects are in the one picture."""
+    return torch.zeros(len(masks), dtype=torch.int64, device=masks.device)
 
 
 def paste(X: Tensor, masks: Tensor) -> Tensor:
@@ -107,7 +138,7 @@ def merge(soft: Tensor, objects: list[int]) -> Labels:
 def track(
     clip: Clip,
     source: ProposalSource,
-    methods: Mapping[str, tuple[Features, Matching]],
+    methods: Mapping[str, Method],
     *,
     ceiling: str | None = None,
     progress: Callable[[], None] = lambda: None,
@@ -117,7 +148,7 @@ def track(
     Args:
         clip: objects are given in the frames they first appear in, see `Clip.given`.
         source: of proposals.
-        methods: by name, features and matching. What shares its features is looked at once.
+        methods: by name. What shares its features is looked at once.
         ceiling: a name for one more result, the best that choosing one proposal a frame for each object can do, found by
             looking at the truth, see `best_proposals`; background in frames without labels. None: without.
         progress: called after every frame.

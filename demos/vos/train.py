@@ -1,8 +1,8 @@
 """Training of the features, pair by pair or through the matching layer.
 
-A sample is two or three frames of a clip: the one an object is given in, an earlier one in which it was last seen, and the one
-to match in. Sample k of a run is drawn from the seed and k alone, so that a run resumed after any step goes on as it
-would have.
+A sample is three frames of a clip, the first two perhaps the same: the one an object is given in, the one in which it was last
+seen, and the one to match in; with a refinement, which has a memory, objects are matched in the second too. Sample k of a run
+is drawn from the seed and k alone, so that a run resumed after any step goes on as it would have.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from demos.checkpoints import read_checkpoint, with_prefix
 from demos.files import write_atomically
@@ -51,6 +53,8 @@ class TrainConfig:
     """The most frames between the frame an object is given in and the one it is matched in."""
     gap: int = 3
     """The most frames between the latest look and the one it is matched in."""
+    amp: bool = False
+    """The backbone and the refinement compute in bfloat16, by autocast; the matching and the losses in float32 always."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -74,15 +78,20 @@ class Batch:
     templates: Tensor
     """(B, 2, n, H, W), bool: true masks in the first two frames."""
     proposals: Tensor
-    """(B, m, H, W), bool."""
+    """(B, 2, m, H, W), bool: in the latter two frames."""
     truth: Tensor
     """(B, n, H, W), bool: true masks in the third frame."""
     template_mask: Tensor
     """(B, n), bool: which templates are there."""
     proposal_mask: Tensor
-    """(B, m), bool."""
+    """(B, 2, m), bool."""
     target: Tensor
-    """(B, n, m): 1 for the proposal with the highest J of the object, if that is 1/2 at least; a row of 0, hidden, else."""
+    """(B, n, m), in the third frame: 1 for the proposal with the highest J of the object, if that is 1/2 at least; a row of
+    0, hidden, else."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        return Batch(*(value.to(device) for value in vars(self).values()))
 
 
 class Sampler:
@@ -100,31 +109,37 @@ class Sampler:
             raise ValueError("clips must have one of two frames or more; got none")
         self.source, self.config = source, config
 
-    def batch(self, step: int) -> Batch:
-        """The batch of a step."""
-        rng = np.random.default_rng((self.config.seed, step))
-        samples = [self._sample(rng) for _ in range(self.config.batch_size)]
-        n, m = (max(len(one[i]) for one in samples) for i in (1, 2))
+    def batch(self, step: int, rank: int = 0, ranks: int = 1) -> Batch:
+        """The batch of a step, or every `ranks`-th sample of it, from `rank` on."""
+        samples = [
+            self._sample(np.random.default_rng((self.config.seed, step, i)))
+            for i in range(rank, self.config.batch_size, ranks)
+        ]
+        n, m = max(len(one[1]) for one in samples), max(len(found) for one in samples for found in one[2])
         height, width = (min(one[0].shape[axis] for one in samples) for axis in (1, 2))
         B = len(samples)
         frames = torch.zeros(B, 3, 3, height, width)
         templates = torch.zeros(B, 2, n, height, width, dtype=torch.bool)
-        proposals = torch.zeros(B, m, height, width, dtype=torch.bool)
+        proposals = torch.zeros(B, 2, m, height, width, dtype=torch.bool)
         truth = torch.zeros(B, n, height, width, dtype=torch.bool)
-        template_mask, proposal_mask = torch.zeros(B, n, dtype=torch.bool), torch.zeros(B, m, dtype=torch.bool)
+        template_mask, proposal_mask = torch.zeros(B, n, dtype=torch.bool), torch.zeros(B, 2, m, dtype=torch.bool)
         target = torch.zeros(B, n, m)
         for b, (pictures, masks, found) in enumerate(samples):
             frames[b] = frames_tensor(pictures[:, :height, :width])
             cut = torch.from_numpy(masks[:, :, :height, :width])
             templates[b, :, : len(masks)] = cut[:, :2].transpose(0, 1)
             truth[b, : len(masks)] = cut[:, 2]
-            proposals[b, : len(found)] = torch.from_numpy(found[:, :height, :width])
-            template_mask[b, : len(masks)], proposal_mask[b, : len(found)] = True, True
-            target[b, : len(masks), : len(found)] = torch.from_numpy(assignment(masks[:, 2], found))
+            for k, of_frame in enumerate(found):
+                proposals[b, k, : len(of_frame)] = torch.from_numpy(of_frame[:, :height, :width])
+                proposal_mask[b, k, : len(of_frame)] = True
+            template_mask[b, : len(masks)] = True
+            target[b, : len(masks), : len(found[1])] = torch.from_numpy(assignment(masks[:, 2], found[1]))
         return Batch(frames, templates, proposals, truth, template_mask, proposal_mask, target)
 
-    def _sample(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Frames (3, H, W, 3), masks of the objects in them (n, 3, H, W), proposals (m, H, W)."""
+    def _sample(
+        self, rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+        """Frames (3, H, W, 3), masks of the objects in them (n, 3, H, W), proposals (m, H, W) in the latter two."""
         for _ in range(100):
             clip = self.clips[rng.integers(len(self.clips))]
             last = int(rng.integers(1, len(clip)))
@@ -134,8 +149,8 @@ class Sampler:
             if len(labels) < 3:
                 continue
             objects = [label for label in np.unique(labels[0]) if label not in (0, 255) and (labels[1] == label).any()]
-            found = self.source.propose(clip, last).masks
-            if not objects or not len(found):
+            found = self.source.propose(clip, latest).masks, self.source.propose(clip, last).masks
+            if not objects or not len(found[1]):
                 continue
             masks = np.stack([np.stack([one == label for one in labels]) for label in objects])
             return np.stack([clip.frame(t) for t in (first, latest, last)]), masks, found
@@ -154,7 +169,11 @@ def assignment(truth: NDArray[np.bool_], proposals: NDArray[np.bool_], *, least:
 
 
 class Losses(nn.Module):
-    """The loss of a batch, by `TrainConfig.loss`. The scale of the logits of "pairs" learns along."""
+    """The loss of a batch, by `TrainConfig.loss`. The scale of the logits of "pairs" learns along.
+
+    With a refinement, a mask loss is added: binary cross-entropy and overlap (Dice) of the refined masks with the true ones, in
+    the second and the third frame. Its gradient goes through the pasted masks X P and the matching to the features.
+    """
 
     def __init__(self, features: Features, config: TrainConfig) -> None:
         super().__init__()
@@ -165,22 +184,62 @@ class Losses(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """A number."""
         B = len(batch.frames)
-        maps = self.features.maps(batch.frames.flatten(0, 1)).unflatten(0, (B, 3))
+        with self._autocast(batch):
+            flat, levels = self.features.look(batch.frames.flatten(0, 1))
+        maps = flat.float().unflatten(0, (B, 3))
         size = maps.shape[-2:]
         templates = shrink(batch.templates.flatten(0, 1), size).unflatten(0, (B, 2))
-        proposals = shrink(batch.proposals, size)
+        proposals = shrink(batch.proposals.flatten(0, 1), size).unflatten(0, (B, 2))
         looks = torch.stack([self.features.pool(maps[:, k], templates[:, k]) for k in (0, 1)], 1)
-        seen = self.features.pool(maps[:, 2], proposals)
-        X, cost = self.matching(looks, templates[:, 1], seen, proposals, batch.template_mask, batch.proposal_mask)
+        X, cost = self._match(looks, templates[:, 1], maps, proposals, batch, 1)
         if self.config.loss == "pairs":
             logits = self.scale * (self.features.config.unmatched_cost - cost)
-            there = batch.template_mask[..., None] & batch.proposal_mask[:, None]
+            there = batch.template_mask[..., None] & batch.proposal_mask[:, 1, None]
             return nn.functional.binary_cross_entropy_with_logits(logits[there], batch.target[there])
         there = batch.template_mask
         distance = (X - batch.target).square().sum(-1)[there].mean()
-        pasted, truth = torch.einsum("bnm,bmhw->bnhw", X, proposals)[there], shrink(batch.truth, size)[there]
-        together, both = (pasted * truth).sum((1, 2)), pasted.sum((1, 2)) + truth.sum((1, 2))
-        return distance + (1 - (2 * together + 1) / (both + 1)).mean()
+        pasted = torch.einsum("bnm,bmhw->bnhw", X, proposals[:, 1])[there]
+        loss = distance + _dice(pasted, shrink(batch.truth, size)[there])
+        if self.features.refinement is None:
+            return loss
+        first = looks[:, :1].expand_as(looks)
+        earlier, _ = self._match(first, templates[:, 0], maps, proposals, batch, 0)
+        with self._autocast(batch):
+            return loss + self._mask_loss(levels, (earlier, X), batch)
+
+    def _autocast(self, batch: Batch) -> torch.autocast:
+        return torch.autocast(batch.frames.device.type, torch.bfloat16, enabled=self.config.amp)
+
+    def _match(
+        self, looks: Tensor, masks: Tensor, maps: Tensor, proposals: Tensor, batch: Batch, k: int
+    ) -> tuple[Tensor, Tensor]:
+        """Match in the second (k = 0) or the third (k = 1) frame."""
+        seen = self.features.pool(maps[:, k + 1], proposals[:, k])
+        X, cost = self.matching(looks, masks, seen, proposals[:, k], batch.template_mask, batch.proposal_mask[:, k])
+        return X, cost
+
+    def _mask_loss(self, levels: list[Tensor], assignments: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
+        refine = self.features.refinement
+        assert refine is not None
+        there = batch.template_mask
+        rows = there.nonzero()[:, 0]
+        of_frame = [[level.unflatten(0, (-1, 3))[:, k] for level in levels] for k in range(3)]
+        given = batch.templates[:, 0][there].float()
+        _, state = refine(of_frame[0], rows, given, given)
+        before, loss = given, given.new_zeros(())
+        for k, (X, truth) in enumerate(zip(assignments, (batch.templates[:, 1], batch.truth), strict=True)):
+            pasted = torch.einsum("bnm,bmhw->bnhw", X, batch.proposals[:, k].to(X.dtype))[there]
+            logits, state = refine(of_frame[k + 1], rows, pasted, before, state)
+            wanted, logits = truth[there].float(), logits.float()
+            before = logits.sigmoid()
+            loss = loss + nn.functional.binary_cross_entropy_with_logits(logits, wanted) + _dice(before, wanted)
+        return loss / 2
+
+
+def _dice(masks: Tensor, truth: Tensor) -> Tensor:
+    """1 - the overlap of masks and truth (N, h, w), the mean."""
+    together, both = (masks * truth).sum((1, 2)), masks.sum((1, 2)) + truth.sum((1, 2))
+    return (1 - (2 * together + 1) / (both + 1)).mean()
 
 
 class Trainer:
@@ -194,8 +253,12 @@ class Trainer:
         overwrite: start anew though the checkpoint is there.
         device: of the features.
 
+    With `torch.distributed` set up, every process takes its share of each batch, and gradients are averaged: as each loss is a
+    mean over objects, the result is that of one process where the shares have equally many. The first process writes the files.
+
     Raises:
-        ValueError: a checkpoint that is there and neither to be resumed nor overwritten, or that is of another run.
+        ValueError: a batch that cannot be shared out; a checkpoint that is there and neither to be resumed nor overwritten, or
+            that is of another run.
     """
 
     def __init__(
@@ -213,6 +276,15 @@ class Trainer:
             torch.manual_seed(self.config.seed)
             self.features = Features(model).to(device)
         self.losses = Losses(self.features, self.config).to(device)
+        self.rank, self.ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        if self.config.batch_size % self.ranks:
+            raise ValueError(
+                f"batch_size must be a multiple of the {self.ranks} processes; got {self.config.batch_size}"
+            )
+        # Each loss leaves some parameter out: the scale of the logits, or the refinement.
+        self._computed: nn.Module = (
+            DistributedDataParallel(self.losses, find_unused_parameters=True) if self.ranks > 1 else self.losses
+        )
         self.adam = torch.optim.Adam(self.losses.parameters(), lr=self.config.lr)
         self.epoch = 0
         self.history: list[float] = []
@@ -232,9 +304,7 @@ class Trainer:
             for step in range(self.epoch * self.config.steps, (self.epoch + 1) * self.config.steps):
                 for group in self.adam.param_groups:
                     group["lr"] = self.config.lr * 0.5 * (1 + math.cos(math.pi * step / total))
-                batch = self.sampler.batch(step)
-                device = self.features.mean.device
-                loss = self.losses(Batch(*(value.to(device) for value in vars(batch).values())))
+                loss = self._computed(self.sampler.batch(step, self.rank, self.ranks).to(self.features.mean.device))
                 if not math.isfinite(loss.item()):
                     raise RuntimeError(f"the loss became {loss.item()} in step {step}; a lower lr may help")
                 self.adam.zero_grad()
@@ -245,7 +315,7 @@ class Trainer:
                 progress(losses[-1])
             self.epoch += 1
             self.history.append(float(np.mean(losses)))
-            if self.path is not None:
+            if self.path is not None and self.rank == 0:
                 self._save(self.path)
         return self.features.eval()
 
@@ -255,7 +325,8 @@ class Trainer:
             raise ValueError("path: this trainer writes no checkpoint")
         if self.unmatched_costs != costs:
             self.unmatched_costs = dict(costs)
-            self._save(self.path)
+            if self.rank == 0:
+                self._save(self.path)
 
     def _save(self, path: Path) -> None:
         tensors = {f"model.{name}": value for name, value in self.losses.state_dict().items()}

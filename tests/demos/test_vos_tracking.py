@@ -15,7 +15,7 @@ from demos.vos import model
 from demos.vos.data import Clip
 from demos.vos.evaluate import CEILING, UNMATCHED_COSTS, calibrate, evaluate
 from demos.vos.metrics import davis_scores
-from demos.vos.model import MATCHINGS, Features, Matching, ModelConfig, shrink
+from demos.vos.model import MATCHINGS, Features, Matching, Method, ModelConfig, shrink
 from demos.vos.pasted import PastedClip, paste_clips
 from demos.vos.proposals import NoisyProposals, PastedProposals, Proposals, ProposalSource
 from demos.vos.synthetic import SyntheticClip, SyntheticConfig
@@ -129,7 +129,7 @@ def test_paste_and_merge() -> None:
 
 def test_tracking_with_perfect_proposals_is_perfect() -> None:
     clip = SyntheticClip(5, SHAPES)
-    methods = {kind: (Colors(), Matching(kind, MODEL)) for kind in MATCHINGS}
+    methods = {kind: Method(Colors(), Matching(kind, MODEL)) for kind in MATCHINGS}
     labels = track(clip, Perfect(), methods, ceiling=CEILING)
     assert set(labels) == {*methods, CEILING}
     truth = np.stack([clip.labels(t) for t in range(len(clip))])
@@ -139,7 +139,7 @@ def test_tracking_with_perfect_proposals_is_perfect() -> None:
 
 def test_a_hidden_object_is_found_again() -> None:
     clip = SyntheticClip(5, SHAPES)
-    (result,) = track(clip, Perfect({2: [1], 3: [1]}), {"dmm": (Colors(), Matching("dmm", MODEL))}).values()
+    (result,) = track(clip, Perfect({2: [1], 3: [1]}), {"dmm": Method(Colors(), Matching("dmm", MODEL))}).values()
     assert [bool((frame == 1).any()) for frame in result] == [True, True, False, False, True, True]
     assert np.array_equal(result[4:], np.stack([clip.labels(t) for t in (4, 5)]))
 
@@ -147,7 +147,7 @@ def test_a_hidden_object_is_found_again() -> None:
 def test_no_proposals_at_all_in_a_frame() -> None:
     clip = SyntheticClip(5, SHAPES)
     source = Perfect({2: [1, 2, 3, 4, 5]})
-    methods = {kind: (Colors(), Matching(kind, MODEL)) for kind in MATCHINGS}
+    methods = {kind: Method(Colors(), Matching(kind, MODEL)) for kind in MATCHINGS}
     for result in track(clip, source, methods, ceiling=CEILING).values():
         assert not result[2].any() and (result[3] == clip.labels(3)).all()
 
@@ -163,14 +163,14 @@ class Late(SyntheticClip):
 def test_objects_that_appear_later() -> None:
     clip = Late(5, SHAPES)
     assert clip.given == {0: (1,), 3: (2,)}
-    (result,) = track(clip, Perfect(), {"dmm": (Colors(), Matching("dmm", MODEL))}).values()
+    (result,) = track(clip, Perfect(), {"dmm": Method(Colors(), Matching("dmm", MODEL))}).values()
     truth = SyntheticClip(5, SHAPES)
     for t in range(6):
         full = truth.labels(t)
         assert np.array_equal(result[t], full if t >= 3 else np.where(full == 1, 1, 0))
     with pytest.raises(ValueError, match="frame 00001 has no labels; DAVIS counts every frame"):
-        evaluate([clip], Perfect(), {"dmm": (Colors(), Matching("dmm", MODEL))})
-    results = evaluate([clip], Perfect(), {"dmm": (Colors(), Matching("dmm", MODEL))}, rules="youtube-vos")
+        evaluate([clip], Perfect(), {"dmm": Method(Colors(), Matching("dmm", MODEL))})
+    results = evaluate([clip], Perfect(), {"dmm": Method(Colors(), Matching("dmm", MODEL))}, rules="youtube-vos")
     assert results.scores["dmm"][clip.name].counted.tolist() == [
         [False, False, True, True, True, True],
         [False] * 4 + [True] * 2,
@@ -201,7 +201,7 @@ def test_evaluate_and_its_table() -> None:
     results = evaluate(
         clips,
         NoisyProposals(),
-        {"dmm": (Colors(), Matching("dmm", MODEL))},
+        {"dmm": Method(Colors(), Matching("dmm", MODEL))},
         progress=lambda: steps.append(1),
         keep=lambda clip, labels: kept.append(f"{clip.name} {sorted(labels)}"),
     )
@@ -216,7 +216,9 @@ def test_evaluate_and_its_table() -> None:
     with pytest.raises(ValueError, match="rules must be"):
         evaluate(clips, NoisyProposals(), {}, rules="other")
     with pytest.raises(ValueError, match="got 1 frames, wanted 3 or more"):
-        evaluate([SyntheticClip(5, replace(SHAPES, frames=1))], Perfect(), {"dmm": (Colors(), Matching("dmm", MODEL))})
+        evaluate(
+            [SyntheticClip(5, replace(SHAPES, frames=1))], Perfect(), {"dmm": Method(Colors(), Matching("dmm", MODEL))}
+        )
 
 
 def test_calibrate_finds_the_threshold_that_keeps_the_objects() -> None:
@@ -227,15 +229,15 @@ def test_calibrate_finds_the_threshold_that_keeps_the_objects() -> None:
             return torch.zeros(*masks.shape[:2], 3)
 
     clip = SyntheticClip(5, SHAPES)
-    methods = calibrate([clip], Perfect(), {"far": (Far(), "dmm"), "colors": (Colors(), "dmm")})
-    chosen = {name: matching.config.unmatched_cost for name, (_, matching) in methods.items()}
+    methods = calibrate([clip], Perfect(), {"far": (Far(), "dmm", False), "colors": (Colors(), "dmm", False)})
+    chosen = {name: matching.config.unmatched_cost for name, (_, matching, _) in methods.items()}
     assert chosen["far"] == UNMATCHED_COSTS[-1] and chosen["colors"] == UNMATCHED_COSTS[0]
     assert methods["far"][1].config.confident_cost == pytest.approx(chosen["far"] - 0.1)
 
 
 def test_a_clip_of_one_frame_is_its_given_masks() -> None:
     clip = SyntheticClip(5, replace(SHAPES, frames=1))
-    (result,) = track(clip, Perfect(), {"dmm": (Colors(), Matching("dmm", MODEL))}).values()
+    (result,) = track(clip, Perfect(), {"dmm": Method(Colors(), Matching("dmm", MODEL))}).values()
     assert np.array_equal(result[0], clip.labels(0))
 
 
@@ -261,7 +263,7 @@ def test_samples() -> None:
     assert batch.templates[batch.template_mask.unsqueeze(1).expand(-1, 2, -1)].any((1, 2)).all()
     assert not batch.target[~batch.template_mask].any() and (batch.target.sum(1) <= 1).all()
     for b, i, j in batch.target.nonzero():
-        mask, truth = batch.proposals[b, j], batch.truth[b, i]
+        mask, truth = batch.proposals[b, 1, j], batch.truth[b, i]
         assert (mask & truth).sum() >= 0.5 * (mask | truth).sum()
     with pytest.raises(ValueError, match="two frames or more"):
         Sampler([SyntheticClip(0, replace(SHAPES, frames=1))], NoisyProposals(), TRAIN)

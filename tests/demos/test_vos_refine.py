@@ -1,0 +1,307 @@
+"""Refinement, fine-tuning on the first frame, bfloat16, several processes."""
+
+from __future__ import annotations
+
+import doctest
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from demos.vos import refine
+from demos.vos.__main__ import CHECKPOINT_NAMES, main
+from demos.vos.finetune import StillClip, finetune, finetuned
+from demos.vos.model import Features, Matching, Method, ModelConfig
+from demos.vos.proposals import NoisyProposals
+from demos.vos.refine import ConvLSTMCell, Refinement
+from demos.vos.synthetic import SyntheticClip, SyntheticConfig
+from demos.vos.tracking import Tracker, track
+from demos.vos.train import Losses, Sampler, TrainConfig, Trainer, load_features
+
+ROOT = Path(__file__).parents[2]
+MODEL = ModelConfig(dimension=16, refine=True, refine_width=4)
+SHAPES = SyntheticConfig(frames=6, height=48, width=64, objects=2, look_alikes=0, distractors=1, bars=0, speed=0.3)
+TRAIN = TrainConfig(epochs=2, steps=2, batch_size=2)
+SOURCE = NoisyProposals(miss=0)
+
+
+def sampler(config: TrainConfig = TRAIN) -> Sampler:
+    return Sampler([SyntheticClip(seed, SHAPES) for seed in (1, 2)], SOURCE, config)
+
+
+def fresh(model: ModelConfig = MODEL) -> Features:
+    torch.manual_seed(0)
+    return Features(model).eval()
+
+
+# --- the module ---------------------------------------------------------------------------------------------
+
+
+def test_docstring_example() -> None:
+    results = doctest.testmod(refine)
+    assert results.failed == 0 and results.attempted > 0
+
+
+def test_cell_by_hand() -> None:
+    """A picture of one pixel, weights on the centre alone: the LSTM of the textbook."""
+    cell = ConvLSTMCell(1, 1).double()
+    with torch.no_grad():
+        cell.gates.weight.zero_()
+        cell.gates.weight[:, :, 1, 1] = torch.tensor([[0.3, 0.1], [0.2, -0.4], [0.5, 0.6], [-0.7, 0.8]])
+    assert cell.gates.bias is not None and cell.gates.bias[1] == 1
+    bias = cell.gates.bias.detach()
+    hidden = memory = torch.tensor(0.0, dtype=torch.float64)
+    state = None
+    for x in (0.9, -1.3):
+        state = cell(torch.full((1, 1, 1, 1), x, dtype=torch.float64), state)
+        i, f, o, g = cell.gates.weight[:, 0, 1, 1] * x + cell.gates.weight[:, 1, 1, 1] * hidden + bias
+        memory = f.sigmoid() * memory + i.sigmoid() * g.tanh()
+        hidden = o.sigmoid() * memory.tanh()
+        torch.testing.assert_close(state[0].squeeze(), hidden)
+        torch.testing.assert_close(state[1].squeeze(), memory)
+
+
+@pytest.mark.parametrize("backbone", ["small", "resnet18"])
+def test_untrained_it_changes_nothing(backbone: str) -> None:
+    features = fresh(replace(MODEL, backbone=backbone))
+    _, levels = features.look(torch.rand(2, 3, 64, 96))
+    assert len(levels) == 4 and [level.shape[-1] for level in levels] == sorted(level.shape[-1] for level in levels)
+    assert features.refinement is not None
+    pasted = torch.rand(3, 64, 96)
+    logits, _ = features.refinement(levels, torch.tensor([0, 1, 1]), pasted, pasted)
+    torch.testing.assert_close(logits.sigmoid(), pasted.clamp(0.02, 0.98))
+
+
+def test_rows_memory_and_the_frame_before_matter() -> None:
+    torch.manual_seed(0)
+    net = Refinement((4, 4, 4, 4), width=4)
+    torch.nn.init.normal_(net.last.weight)
+    levels = [torch.rand(2, 4, 3 * 2**s, 5 * 2**s) for s in range(4)]
+    pasted = torch.rand(1, 24, 40).expand(2, -1, -1)
+    out, state = net(levels, torch.tensor([0, 1]), pasted, pasted)
+    assert not torch.allclose(out[0], out[1])  # other pictures
+    alone, _ = net([level[1:] for level in levels], torch.tensor([0]), pasted[:1], pasted[:1])
+    torch.testing.assert_close(alone[0], out[1])
+    rows = torch.tensor([0, 1])
+    assert not torch.allclose(net(levels, rows, pasted, pasted, state)[0], out)
+    assert not torch.allclose(net(levels, rows, pasted, torch.zeros_like(pasted))[0], out)
+
+
+# --- training -----------------------------------------------------------------------------------------------
+
+
+def test_the_mask_loss_reaches_the_features_through_the_matching() -> None:
+    losses = Losses(fresh(), TRAIN)
+    batch = sampler().batch(0)
+    assert losses.features.refinement is not None
+    _, levels = losses.features.look(batch.frames.flatten(0, 1))
+    levels = [level.detach() for level in levels]  # so that X is the only way
+    X = torch.rand_like(batch.target, requires_grad=True)
+    losses._mask_loss(levels, (X, X), batch).backward()
+    assert X.grad is not None and X.grad[batch.target > 0].abs().min() > 0
+    losses(batch).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in losses.features.parameters())
+    torch.nn.init.normal_(losses.features.refinement.last.weight)
+    losses.zero_grad()
+    losses(batch).backward()
+    assert all(p.grad is not None and p.grad.any() for p in losses.features.refinement.parameters())
+
+
+def test_training_lowers_the_mask_loss_and_resumes(tmp_path: Path) -> None:
+    config = replace(TRAIN, epochs=2, steps=10, lr=1e-2)
+    whole = Trainer(sampler(config), MODEL, tmp_path / "whole.safetensors")
+    batch = sampler(config).batch(1000)
+    before = whole.losses(batch).item()
+    whole.fit()
+    assert whole.losses(batch).item() < before
+
+    class StopError(Exception):
+        pass
+
+    def stop(loss: float, done: list[float] = []) -> None:  # noqa: B006
+        done.append(loss)
+        if len(done) == 13:
+            raise StopError
+
+    path = tmp_path / "run.safetensors"
+    with pytest.raises(StopError):
+        Trainer(sampler(config), MODEL, path).fit(stop)
+    Trainer(sampler(config), MODEL, path, resume=True).fit()
+    loaded = load_features(path)
+    assert loaded.refinement is not None
+    for name, value in whole.features.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name]), name
+
+
+def test_bfloat16_is_near_float32_and_learns() -> None:
+    batch = sampler().batch(0)
+    exact, coarse = Losses(fresh(), TRAIN), Losses(fresh(), replace(TRAIN, amp=True))
+    values = [losses(batch) for losses in (exact, coarse)]
+    assert values[1].dtype == torch.float32
+    assert values[0].item() == pytest.approx(values[1].item(), rel=0.05) and values[0].item() != values[1].item()
+    for value in values:
+        value.backward()
+    for a, b in zip(exact.features.parameters(), coarse.features.parameters(), strict=True):
+        assert b.grad is not None and b.grad.dtype == torch.float32 and b.grad.isfinite().all()
+        if a.grad.norm() > 1e-3:  # type: ignore[union-attr]
+            assert torch.nn.functional.cosine_similarity(a.grad.flatten(), b.grad.flatten(), dim=0) > 0.8  # type: ignore[union-attr]
+
+
+_TWO = """
+import sys, torch
+from dataclasses import asdict
+from torch import distributed as dist
+from demos.vos.train import Trainer
+from tests.demos.test_vos_refine import MODEL, TRAIN, sampler
+dist.init_process_group("gloo")
+trainer = Trainer(sampler(), MODEL, __import__("pathlib").Path(sys.argv[1]))
+assert (trainer.rank, trainer.ranks) == (dist.get_rank(), 2)
+features = trainer.fit()
+flat = torch.cat([p.detach().flatten() for p in features.parameters()])
+both = [torch.empty_like(flat) for _ in range(2)]
+dist.all_gather(both, flat)
+assert torch.equal(*both)
+dist.destroy_process_group()
+"""
+
+
+def test_two_processes_train_as_one_on_shares_of_each_batch(tmp_path: Path) -> None:
+    script = tmp_path / "two.py"
+    script.write_text(_TWO)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**__import__("os").environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    path = tmp_path / "two.safetensors"
+    done = subprocess.run(
+        [*command, str(script), str(path)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    found = load_features(path)
+
+    class Shared(Trainer):
+        """One process that does the work of two."""
+
+    one = Shared(sampler(), MODEL)
+    shares = [one.sampler.batch(0, rank, 2) for rank in (0, 1)]
+    whole = one.sampler.batch(0)
+    assert torch.equal(whole.frames[1], shares[1].frames[0])
+    one._computed = torch.nn.Module()
+    one._computed.forward = lambda pair: (one.losses(pair[0]) + one.losses(pair[1])) / 2  # type: ignore[method-assign]
+
+    class Pair(list):  # type: ignore[type-arg]
+        def to(self, device: torch.device) -> Pair:
+            return self
+
+    one.sampler.batch = lambda step, rank, ranks: Pair(sampler().batch(step, r, 2) for r in (0, 1))  # type: ignore[method-assign,assignment]
+    wanted = one.fit()
+    for (name, a), b in zip(wanted.named_parameters(), found.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=2e-4, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_batches_that_cannot_be_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    from demos.vos import train
+
+    monkeypatch.setattr(train.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(train.dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(train.dist, "get_world_size", lambda: 3)
+    with pytest.raises(ValueError, match="multiple of the 3 processes; got 2"):
+        Trainer(sampler(), MODEL)
+
+
+# --- tracking -----------------------------------------------------------------------------------------------
+
+
+def test_tracking_with_an_untrained_refinement_is_tracking_without() -> None:
+    clip, features = SyntheticClip(5, SHAPES), fresh()
+    matching = Matching("dmm", MODEL)
+    methods = {"plain": Method(features, matching), "refined": Method(features, matching, True)}
+    labels = track(clip, SOURCE, methods)
+    assert labels["plain"].any() and np.array_equal(labels["plain"], labels["refined"])
+    assert features.refinement is not None
+    with torch.no_grad():
+        assert features.refinement.last.bias is not None
+        features.refinement.last.bias.fill_(-9)
+    labels = track(clip, SOURCE, methods)
+    assert labels["plain"][1:].any() and not labels["refined"][1:].any()
+    with pytest.raises(ValueError, match="have no refinement"):
+        Tracker(fresh(replace(MODEL, refine=False)), matching, True)
+
+
+def test_objects_that_come_later_join_the_state() -> None:
+    class Late(SyntheticClip):
+        def labels(self, t: int) -> np.ndarray:  # type: ignore[override]
+            found = super().labels(t)
+            return np.where((found == 2) & (t < 3), 0, found).astype(np.uint8)
+
+    clip = Late(5, SHAPES)
+    features = fresh()
+    labels = track(clip, SOURCE, {"refined": Method(features, Matching("dmm", MODEL), True)})["refined"]
+    assert not (labels[:3] == 2).any() and np.array_equal(labels[3] == 2, clip.labels(3) == 2)
+
+
+# --- fine-tuning --------------------------------------------------------------------------------------------
+
+
+def test_still_clip() -> None:
+    clip = SyntheticClip(5, SHAPES)
+    still = StillClip(clip, seed=3)
+    assert np.array_equal(still.frame(0), clip.frame(0)) and np.array_equal(still.labels(0), clip.labels(0))
+    assert still.given == {0: (1, 2)} and still.size == clip.size
+    assert np.array_equal(still.frame(4), StillClip(clip, seed=3).frame(4))
+    assert not np.array_equal(still.frame(4), StillClip(clip, seed=4).frame(4))
+    for t in range(1, len(still)):
+        assert set(np.unique(still.labels(t))) <= {0, 1, 2}
+        # Picture and labels move alike: an object keeps its mean colour, but for the brightness and what leaves the picture.
+        for label in (1, 2):
+            old, new = still.labels(0) == label, still.labels(t) == label
+            if new.sum() > 0.7 * old.sum():
+                was, now = still.frame(0)[old].mean(0), still.frame(t)[new].mean(0)
+                assert np.abs(now / now.sum() - was / was.sum()).max() < 0.05
+
+
+def test_finetune_learns_and_leaves_the_network_alone() -> None:
+    clip, features = SyntheticClip(5, SHAPES), fresh()
+    before = {name: value.clone() for name, value in features.state_dict().items()}
+    own, again = (finetune(features, clip, steps=3, lr=1e-2) for _ in range(2))
+    assert all(torch.equal(value, before[name]) for name, value in features.state_dict().items())
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in own.state_dict().items())
+    assert not torch.equal(own.head[1].weight, features.head[1].weight) and not own.training
+    batch = Sampler([StillClip(clip, seed=9)], NoisyProposals(seed=9), TRAIN).batch(0)
+    with torch.no_grad():
+        assert Losses(own, TRAIN)(batch) < Losses(features, TRAIN)(batch)
+    matching = Matching("dmm", MODEL)
+    methods = {"a": Method(features, matching, True), "b": Method(features, matching)}
+    result = finetuned(methods, clip, steps=1)
+    assert result["a"].features is result["b"].features is not features and result["a"].refined
+    with pytest.raises(ValueError, match="steps must be 1 or more"):
+        finetune(features, clip, steps=0)
+
+
+# --- the command line ---------------------------------------------------------------------------------------
+
+
+def test_train_and_eval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = ["--epochs", "1", "--steps", "2", "--batch-size", "2", "--train-clips", "2", "--tuning-clips", "1"]
+    command = ["train", "--refine", "--amp", *quick, "--output", str(tmp_path)]
+    assert main(command) == 0
+    assert load_features(tmp_path / CHECKPOINT_NAMES["refined"]).refinement is not None
+    assert main([*command, "--overwrite", "--loss", "pairs"]) == 2
+    assert "--refine: got it with --loss pairs" in capsys.readouterr().err
+
+
+def test_torchrun(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    quick = ["--epochs", "1", "--steps", "1", "--batch-size", "2", "--train-clips", "2", "--tuning-clips", "0"]
+    done = subprocess.run(
+        [*command, "-m", "demos.vos", "train", *quick, "--output", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Features:") == 1
+    assert load_features(tmp_path / CHECKPOINT_NAMES["layer"]).config == ModelConfig()
