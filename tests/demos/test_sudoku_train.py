@@ -24,7 +24,7 @@ from demos.sudoku.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_check
 from demos.sudoku.config import PRESETS, TrainConfig
 from demos.sudoku.data import encode, load_split, write_csv
 from demos.sudoku.generator import generate
-from demos.sudoku.model import bit_loss, build
+from demos.sudoku.model import bit_loss, build, satnet_of
 from demos.sudoku.train import CURVE_NAME, METRICS_NAME, DivergedError, Trainer, cosine, evaluate
 
 ROOT = Path(__file__).parents[2]
@@ -307,3 +307,19 @@ def test_weights_alone_cannot_be_resumed(trained: Path, tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path).model.keys() == whole.model.keys()
     with pytest.raises(ValueError, match="weights only"):
         Trainer.resume(tmp_path)
+
+
+def test_a_run_may_begin_with_learnt_weights(trained: Path, small: TrainConfig, tmp_path: Path) -> None:
+    config = replace(small, start=str(trained), epochs=1)
+    trainer = Trainer(config, tmp_path, log=silent)
+    trainer.fit()
+    learnt = load_checkpoint(trained)
+    assert trainer.history[0].boards_right == learnt.history[-1].boards_right > 0.1
+    resumed = Trainer.resume(tmp_path, log=silent)
+    assert torch.equal(satnet_of(resumed.net).layer.S, satnet_of(trainer.net).layer.S)
+    assert not torch.equal(satnet_of(resumed.net).layer.S, learnt.model["layer.S"])
+    with pytest.raises(ValueError, match=r"has m [0-9]+, wanted that of the run"):
+        Trainer(replace(config, m=small.m + 1), tmp_path / "other", log=silent).fit()
+    with pytest.raises(ValueError, match="wanted satnet, whose layer alone"):
+        replace(config, network="convnet")
+    assert config.variant.endswith(", from learnt weights of the layer")

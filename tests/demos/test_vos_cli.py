@@ -126,7 +126,10 @@ def test_eval_on_davis(davis: Path, checkpoint: Path, tmp_path: Path, capsys: py
     assert len(list((tmp_path / "cache" / "synthetic-5").iterdir())) == 5
     assert main([*command, "--split", "val"]) == 2
     assert "exists; pass --overwrite" in capsys.readouterr().err
-    assert main([*command, "--overwrite", "--clips", "synthetic-6", "--matchings", "dmm", "quadratic"]) == 0
+    more = ["--overwrite", "--clips", "synthetic-6", "--matchings", "dmm", "quadratic", "--finetune", "1"]
+    assert main([*command, *more]) == 0
+    assert main([*command, *more[:-1], "-1"]) == 2
+    assert "--finetune: got -1, wanted 0 or more" in capsys.readouterr().err
     assert {row["clip"] for row in rows(tmp_path / SCORES_NAME)} == {"synthetic-6"}
 
 
