@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 PROGRAM = "python -m demos.vos"
 SCORES_NAME, SHEET_NAME, VIDEO_NAME = "scores.csv", "contact-sheet.png", "overlay.mp4"
-CHECKPOINT_NAMES = {name: f"{name}.safetensors" for name in ("pairs", "layer", "refined")}
+LOSSES = ("pairs", "layer")
+CHECKPOINT_NAMES = {name: f"{name}.safetensors" for name in (*LOSSES, "refined")}
 LAYOUTS = ("davis2016", "davis2017", "youtube-vos", "segtrack")
 MATCHINGS = ("greedy", "hungarian", "dmm", "quadratic")
 _NEEDED = ("PIL", "imageio", "imageio_ffmpeg", "matplotlib", "safetensors", "tabulate", "torchvision", "tqdm")
@@ -111,7 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="clips that are not trained on, to choose each matching's unmatched cost on; of --data the last, pasted onto each "
         "other with --paste (default: 4, of --data a fifth at most)",
     )
-    train.add_argument("--loss", choices=("pairs", "layer"), help="pair by pair or through the layer (default: layer)")
+    train.add_argument("--loss", choices=LOSSES, help="pair by pair or through the layer (default: layer)")
     train.add_argument(
         "--refine",
         action="store_true",
@@ -213,7 +214,7 @@ def _given(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any
 def run_demo(arguments: argparse.Namespace) -> None:
     """Train on synthetic clips, track unseen ones, show what came out."""
     output: Path = arguments.output
-    names = [SCORES_NAME, SHEET_NAME, VIDEO_NAME, *CHECKPOINT_NAMES.values()]
+    names = [SCORES_NAME, SHEET_NAME, VIDEO_NAME, *(CHECKPOINT_NAMES[loss] for loss in LOSSES)]
     _check_output(output, names, overwrite=arguments.overwrite)
     for name in ("train_clips", "test_clips"):
         if getattr(arguments, name) < 1:
@@ -231,7 +232,7 @@ def run_demo(arguments: argparse.Namespace) -> None:
 
     torch.set_num_threads(1)  # pictures this small gain nothing from more
     options = {"batch_size": 8, **_given(arguments, [field.name for field in fields(TrainConfig)])}
-    configs = {name: TrainConfig(loss="pairs" if name == "pairs" else "layer", **options) for name in CHECKPOINT_NAMES}
+    configs = {loss: TrainConfig(loss=loss, **options) for loss in LOSSES}
     seed = configs["layer"].seed
     look_alikes = min(2, arguments.objects)
     shapes = SyntheticConfig(objects=arguments.objects, look_alikes=look_alikes)
@@ -239,7 +240,7 @@ def run_demo(arguments: argparse.Namespace) -> None:
     training = [SyntheticClip(first + i, shapes) for i in range(arguments.train_clips)]
     testing = [SyntheticClip(_FIRST_TEST_SEED + first + i, shapes) for i in range(arguments.test_clips)]
     tuning = [SyntheticClip(_FIRST_TUNING_SEED + first + i, shapes) for i in range(_TUNING_CLIPS)]
-    source = NoisyProposals(seed=seed)
+    source, model = NoisyProposals(seed=seed), ModelConfig()
     print(
         f"{len(training)} clips to train on, {len(tuning)} to choose a threshold on, {len(testing)} to test on: "
         f"{shapes.frames} frames of "
@@ -249,16 +250,14 @@ def run_demo(arguments: argparse.Namespace) -> None:
     )
     output.mkdir(parents=True, exist_ok=True)
     features = {}
-    for name, config in configs.items():
-        model = ModelConfig(refine=name == "refined")
-        trainer = Trainer(Sampler(training, source, config), model, output / CHECKPOINT_NAMES[name], overwrite=True)
-        features[name] = _fit(trainer, f"training, {name}")
+    for loss, config in configs.items():
+        trainer = Trainer(Sampler(training, source, config), model, output / CHECKPOINT_NAMES[loss], overwrite=True)
+        features[loss] = _fit(trainer, f"training, {loss}")
     compared = {
         "greedy": (features["pairs"], "greedy", False),
         "Hungarian": (features["pairs"], "hungarian", False),
         "DMM, per pair": (features["pairs"], "dmm", False),
         "DMM, layer": (features["layer"], "dmm", False),
-        "DMM, refined": (features["refined"], "dmm", True),
     }
     with progress_bar(sum(map(len, tuning)), "choosing the unmatched cost", " frames") as bar:
         methods = calibrate(tuning, source, compared, progress=bar.update)

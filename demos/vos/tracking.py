@@ -74,6 +74,7 @@ class Tracker:
         self.refinement = features.refinement if refined else None
         self._state: State = []
         self._before = torch.zeros(0)  # (n, H, W): the refined masks of the frame before
+        self._remembered = torch.zeros(0)  # (n, 2, width): see Refinement.remember
         self.objects: list[int] = []
         self._looks = torch.zeros(0)  # (2, n, d): first and last
         self._masks = torch.zeros(0)  # (n, h, w): where the object was last
@@ -93,8 +94,10 @@ class Tracker:
         if self.refinement is not None:
             masks = given.float()
             with torch.no_grad():
-                _, state = self.refinement(observation.levels, _zeros(masks), masks, masks)
+                remembered = self.refinement.remember(observation.levels, _zeros(masks), masks)
+                _, state = self.refinement(observation.levels, _zeros(masks), masks, masks, remembered)
             self._before = masks if first else torch.cat((self._before, masks))
+            self._remembered = remembered if first else torch.cat((self._remembered, remembered))
             pairs = zip(self._state, state, strict=True)
             self._state = state if first else [(torch.cat((a, c)), torch.cat((b, d))) for (a, b), (c, d) in pairs]
         self.objects += objects
@@ -112,7 +115,9 @@ class Tracker:
         self._masks = torch.where(sure[:, None, None], observation.small[best], self._masks)
         pasted = paste(X, observation.masks)
         if self.refinement is not None:
-            logits, self._state = self.refinement(observation.levels, _zeros(pasted), pasted, self._before, self._state)
+            logits, self._state = self.refinement(
+                observation.levels, _zeros(pasted), pasted, self._before, self._remembered, self._state
+            )
             pasted = self._before = logits.sigmoid()
         return merge(pasted, self.objects)
 

@@ -225,11 +225,12 @@ class Losses(nn.Module):
         rows = there.nonzero()[:, 0]
         of_frame = [[level.unflatten(0, (-1, 3))[:, k] for level in levels] for k in range(3)]
         given = batch.templates[:, 0][there].float()
-        _, state = refine(of_frame[0], rows, given, given)
+        looks = refine.remember(of_frame[0], rows, given)
+        _, state = refine(of_frame[0], rows, given, given, looks)
         before, loss = given, given.new_zeros(())
         for k, (X, truth) in enumerate(zip(assignments, (batch.templates[:, 1], batch.truth), strict=True)):
             pasted = torch.einsum("bnm,bmhw->bnhw", X, batch.proposals[:, k].to(X.dtype))[there]
-            logits, state = refine(of_frame[k + 1], rows, pasted, before, state)
+            logits, state = refine(of_frame[k + 1], rows, pasted, before, looks, state)
             wanted, logits = truth[there].float(), logits.float()
             before = logits.sigmoid()
             loss = loss + nn.functional.binary_cross_entropy_with_logits(logits, wanted) + _dice(before, wanted)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demos.vos.__main__ import CHECKPOINT_NAMES, SCORES_NAME, SHEET_NAME, VIDEO_NAME, main
+from demos.vos.__main__ import CHECKPOINT_NAMES, LOSSES, SCORES_NAME, SHEET_NAME, VIDEO_NAME, main
 from demos.vos.data import read_davis
 from demos.vos.evaluate import UNMATCHED_COSTS
 from demos.vos.images import read_labels, write_labels
@@ -68,7 +68,7 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("greedy", "Hungarian", "DMM, per pair", "DMM, layer", "best proposal", "J / F"):
         assert name in text
     found = sorted(path.name for path in (tmp_path / "vos").iterdir())
-    assert found == sorted([SCORES_NAME, SHEET_NAME, VIDEO_NAME, *CHECKPOINT_NAMES.values()])
+    assert found == sorted([SCORES_NAME, SHEET_NAME, VIDEO_NAME, *(CHECKPOINT_NAMES[loss] for loss in LOSSES)])
     scores = rows(tmp_path / "vos" / SCORES_NAME)
     assert len(scores) == 5 * 2 and all(0 <= float(row["J_mean"]) <= 1 for row in scores)
     with Image.open(tmp_path / "vos" / SHEET_NAME) as image:

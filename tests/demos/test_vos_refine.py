@@ -72,8 +72,9 @@ def test_untrained_it_changes_nothing(backbone: str) -> None:
     assert len(levels) == 4 and [level.shape[-1] for level in levels] == sorted(level.shape[-1] for level in levels)
     assert features.refinement is not None
     pasted = torch.rand(3, 64, 96)
-    logits, _ = features.refinement(levels, torch.tensor([0, 1, 1]), pasted, pasted)
-    torch.testing.assert_close(logits.sigmoid(), pasted.clamp(0.02, 0.98))
+    rows = torch.tensor([0, 1, 1])
+    logits, _ = features.refinement(levels, rows, pasted, pasted, features.refinement.remember(levels, rows, pasted))
+    torch.testing.assert_close(logits.sigmoid(), 0.02 + 0.96 * pasted)
 
 
 def test_rows_memory_and_the_frame_before_matter() -> None:
@@ -82,13 +83,19 @@ def test_rows_memory_and_the_frame_before_matter() -> None:
     torch.nn.init.normal_(net.last.weight)
     levels = [torch.rand(2, 4, 3 * 2**s, 5 * 2**s) for s in range(4)]
     pasted = torch.rand(1, 24, 40).expand(2, -1, -1)
-    out, state = net(levels, torch.tensor([0, 1]), pasted, pasted)
-    assert not torch.allclose(out[0], out[1])  # other pictures
-    alone, _ = net([level[1:] for level in levels], torch.tensor([0]), pasted[:1], pasted[:1])
-    torch.testing.assert_close(alone[0], out[1])
     rows = torch.tensor([0, 1])
-    assert not torch.allclose(net(levels, rows, pasted, pasted, state)[0], out)
-    assert not torch.allclose(net(levels, rows, pasted, torch.zeros_like(pasted))[0], out)
+    looks = net.remember(levels, rows, pasted)
+    pixels = net.pixels(levels[-1])
+    weights = torch.nn.functional.interpolate(pasted[:1, None], size=(24, 40), mode="area")[0]
+    torch.testing.assert_close(looks[1, 0], (weights * pixels[1]).sum((1, 2)) / weights.sum())
+    torch.testing.assert_close(looks[0, 1], ((1 - weights) * pixels[0]).sum((1, 2)) / (1 - weights).sum())
+    out, state = net(levels, rows, pasted, pasted, looks)
+    assert not torch.allclose(out[0], out[1])  # other pictures
+    alone, _ = net([level[1:] for level in levels], rows[:1], pasted[:1], pasted[:1], looks[1:])
+    torch.testing.assert_close(alone[0], out[1])
+    assert not torch.allclose(net(levels, rows, pasted, pasted, looks, state)[0], out)
+    assert not torch.allclose(net(levels, rows, pasted, torch.zeros_like(pasted), looks)[0], out)
+    assert not torch.allclose(net(levels, rows, pasted, pasted, looks.flip(1))[0], out)
 
 
 # --- training -----------------------------------------------------------------------------------------------
@@ -100,7 +107,7 @@ def test_the_mask_loss_reaches_the_features_through_the_matching() -> None:
     assert losses.features.refinement is not None
     _, levels = losses.features.look(batch.frames.flatten(0, 1))
     levels = [level.detach() for level in levels]  # so that X is the only way
-    X = torch.rand_like(batch.target, requires_grad=True)
+    X = (batch.target * 0.9 + 0.01).requires_grad_()
     losses._mask_loss(levels, (X, X), batch).backward()
     assert X.grad is not None and X.grad[batch.target > 0].abs().min() > 0
     losses(batch).backward()
