@@ -109,8 +109,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--tuning-clips",
         type=int,
         metavar="N",
-        help="clips that are not trained on, to choose each matching's unmatched cost on; of --data the last, pasted onto each "
-        "other with --paste (default: 4, of --data a fifth at most)",
+        help="clips that are not trained on, to choose each matching's unmatched cost on; of --data the last, those that have "
+        "labels in all frames, pasted onto each other with --paste (default: 4, of --data a fifth at most)",
     )
     train.add_argument("--loss", choices=LOSSES, help="pair by pair or through the layer (default: layer)")
     train.add_argument(
@@ -393,6 +393,10 @@ def _training_clips(arguments: argparse.Namespace, seed: int) -> tuple[list[Clip
         if count >= len(clips):
             raise ValueError(f"--tuning-clips: got {count} of {len(clips)} clips, which leaves none to train on")
         clips, tuning = clips[: len(clips) - count], clips[len(clips) - count :]
+        # Tracking is measured in every frame; of the training itself three labelled frames are enough.
+        tuning = [
+            clip for clip in tuning if len(clip) > 2 and all(clip.labels(t) is not None for t in range(len(clip)))
+        ]
     if arguments.paste:
         rng = np.random.default_rng((20191101, seed))
         clips = clips + _pasted(clips, arguments.paste, rng)

@@ -103,6 +103,17 @@ def test_train_on_files_with_pasted_objects(davis: Path, tmp_path: Path, capsys:
     assert "1 clips; mean loss" in text and "Unmatched costs, by J on 1 other clips: greedy" in text
     costs = load_unmatched_costs(tmp_path / CHECKPOINT_NAMES["pairs"])
     assert set(costs) == {"greedy", "hungarian", "dmm", "quadratic"} and set(costs.values()) <= set(UNMATCHED_COSTS)
+    sparse = tmp_path / "sparse"
+    for clip in read_davis(davis, split=None):
+        for t, path in enumerate(clip.paths):
+            for folder, name in (("JPEGImages", path.name), ("Annotations", f"{path.stem}.png")):
+                if folder == "JPEGImages" or t != 3 or clip.name == "synthetic-5":
+                    target = sparse / folder / clip.name / name
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.symlink_to(davis / folder / "480p" / clip.name / name)
+    other = ["train", "--data", str(sparse), "--layout", "youtube-vos", *QUICK, "--output", str(tmp_path / "other")]
+    assert main([*other, "--tuning-clips", "1"]) == 0
+    assert "1 clips; mean loss" in (text := capsys.readouterr().out) and "Unmatched costs" not in text
     assert main([*command, "--overwrite", "--tuning-clips", "2"]) == 2
     assert "--tuning-clips: got 2 of 2 clips" in capsys.readouterr().err
     assert main([*command, "--overwrite"]) == 0
