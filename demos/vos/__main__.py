@@ -309,7 +309,10 @@ def _processes(device: str) -> Iterator[str]:
     from torch import distributed as dist
 
     if device == "cuda":
+        import torch
+
         device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
         yield device
@@ -337,10 +340,6 @@ def _train(arguments: argparse.Namespace, device_name: str) -> None:
     torch.set_num_threads(1 if arguments.backbone in (None, "small") else torch.get_num_threads())
     config = TrainConfig(**{"batch_size": 8, **_given(arguments, [field.name for field in fields(TrainConfig)])})
     model = ModelConfig(**_given(arguments, ["backbone", "refine"]))
-    if model.refine and config.loss != "layer":
-        raise ValueError(
-            f"--refine: got it with --loss {config.loss}, wanted --loss layer, through which it is trained"
-        )
     device = _device(device_name)
     clips, tuning = _training_clips(arguments, config.seed)
     source = source_from(arguments.proposals, seed=config.seed)

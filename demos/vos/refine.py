@@ -122,4 +122,4 @@ class Refinement(nn.Module):
         assert below is not None
         change = nn.functional.interpolate(self.last(below), size=pasted.shape[-2:], mode="bilinear")[:, 0]
         # X P may pass 1 by a little, as rows of X are within the projections' tolerance.
-        return (_LEAST + (1 - 2 * _LEAST) * pasted.clamp(0, 1)).logit() + change, following
+        return (_LEAST + (1 - 2 * _LEAST) * pasted.clamp(0, 1)).logit() + change.float(), following

@@ -106,13 +106,14 @@ class Tracker:
     def step(self, observation: Observation) -> Labels:
         """The labels of a frame, (H, W)."""
         height, width = observation.masks.shape[-2:]
-        if not self.objects or not len(observation.masks):
+        if not self.objects:
             return np.zeros((height, width), dtype=np.uint8)
         X, cost = self.matching(self._looks, self._masks, observation.features, observation.small)
-        weight, best = X.max(-1)
-        sure = (weight > 0.5) & (cost.gather(-1, best[:, None])[:, 0] <= self.matching.config.confident_cost)
-        self._looks[1, sure] = observation.features[best[sure]]
-        self._masks = torch.where(sure[:, None, None], observation.small[best], self._masks)
+        if len(observation.masks):
+            weight, best = X.max(-1)
+            sure = (weight > 0.5) & (cost.gather(-1, best[:, None])[:, 0] <= self.matching.config.confident_cost)
+            self._looks[1, sure] = observation.features[best[sure]]
+            self._masks = torch.where(sure[:, None, None], observation.small[best], self._masks)
         pasted = paste(X, observation.masks)
         if self.refinement is not None:
             logits, self._state = self.refinement(

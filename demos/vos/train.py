@@ -229,9 +229,10 @@ class Losses(nn.Module):
         _, state = refine(of_frame[0], rows, given, given, looks)
         before, loss = given, given.new_zeros(())
         for k, (X, truth) in enumerate(zip(assignments, (batch.templates[:, 1], batch.truth), strict=True)):
-            pasted = torch.einsum("bnm,bmhw->bnhw", X, batch.proposals[:, k].to(X.dtype))[there]
+            with torch.autocast(X.device.type, enabled=False):
+                pasted = torch.einsum("bnm,bmhw->bnhw", X, batch.proposals[:, k].to(X.dtype))[there]
             logits, state = refine(of_frame[k + 1], rows, pasted, before, looks, state)
-            wanted, logits = truth[there].float(), logits.float()
+            wanted = truth[there].float()
             before = logits.sigmoid()
             loss = loss + nn.functional.binary_cross_entropy_with_logits(logits, wanted) + _dice(before, wanted)
         return loss / 2
@@ -272,6 +273,10 @@ class Trainer:
         overwrite: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
+        if model.refine and sampler.config.loss != "layer":
+            raise ValueError(
+                f"model: got refine with the loss {sampler.config.loss}, wanted layer, through which it is trained"
+            )
         self.sampler, self.config, self.path = sampler, sampler.config, path
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)

@@ -235,6 +235,12 @@ def test_tracking_with_an_untrained_refinement_is_tracking_without() -> None:
         features.refinement.last.bias.fill_(-9)
     labels = track(clip, SOURCE, methods)
     assert labels["plain"][1:].any() and not labels["refined"][1:].any()
+    with torch.no_grad():
+        features.refinement.last.bias.fill_(9)
+    labels = track(
+        clip, NoisyProposals(miss=1, extra=0), methods
+    )  # nothing is proposed; the refinement still has its say
+    assert not labels["plain"][1:].any() and labels["refined"][1:].all()
     with pytest.raises(ValueError, match="have no refinement"):
         Tracker(fresh(replace(MODEL, refine=False)), matching, True)
 
@@ -322,7 +328,7 @@ def test_train_and_eval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main(command) == 0
     assert load_features(tmp_path / CHECKPOINT_NAMES["refined"]).refinement is not None
     assert main([*command, "--overwrite", "--loss", "pairs"]) == 2
-    assert "--refine: got it with --loss pairs" in capsys.readouterr().err
+    assert "got refine with the loss pairs, wanted layer" in capsys.readouterr().err
 
 
 def test_torchrun(tmp_path: Path) -> None:
