@@ -125,15 +125,13 @@ def _complete(net: BitNet, puzzles: Int8Array, *, seed: int, batch_size: int = 1
 def _load_net(arguments: argparse.Namespace) -> tuple[Checkpoint, Net]:
     """Load the network of ``arguments.checkpoint``, its --max-iter and --eps replaced where given."""
     from demos.sudoku.checkpoint import load_checkpoint
-    from demos.sudoku.model import build
+    from demos.sudoku.model import restore
 
     checkpoint = load_checkpoint(arguments.checkpoint)
     _set_up_torch(arguments.device, arguments.threads, checkpoint.config.box)
     changes: dict[str, Any] = {"max_iter": 100, "eps": 1e-5} if arguments.search else {}
     changes |= {name: getattr(arguments, name) for name in ("max_iter", "eps") if getattr(arguments, name) is not None}
-    net = build(replace(checkpoint.config, **changes))
-    net.load_state_dict(checkpoint.model)
-    return checkpoint, net.to(arguments.device)
+    return checkpoint, restore(checkpoint, **changes).to(arguments.device)
 
 
 def run_demo(arguments: argparse.Namespace) -> int:
@@ -205,9 +203,8 @@ def _show_large(arguments: argparse.Namespace, output: Path) -> None:
     misread = ((seen != boards.puzzles) & (boards.puzzles != 0)).sum(1)
     answers = read_jointly(net, boards, limit, readings=20, options=SearchOptions(paths=1)).boards
     right = (answers == boards.solutions).all(1)
-    chosen = int(
-        ((misread > 0) * (1 + right)).argmax()
-    )  # the first that is misread and right in the end, if there is one
+    # The first that is misread and right in the end, if there is one.
+    chosen = int(((misread > 0) * (1 + right)).argmax())
     picture = output / "images-9x9.png"
     title = "A board of images of digits; blue: completed, red: read wrongly at first (small), and corrected"
     write_atomically(picture, visual_board_png(boards[chosen : chosen + 1], seen[chosen], answers[chosen], title))
@@ -222,12 +219,10 @@ def _show_large(arguments: argparse.Namespace, output: Path) -> None:
 def _shipped(name: str, device: str) -> tuple[Net, float]:
     """Load a network of ``results``, and its limit for the learnt objective."""
     from demos.sudoku.checkpoint import load_checkpoint
-    from demos.sudoku.model import build
+    from demos.sudoku.model import restore
 
     checkpoint = load_checkpoint(RESULTS / name)
-    net = build(replace(checkpoint.config, max_iter=100, eps=1e-5))
-    net.load_state_dict(checkpoint.model)
-    return net.to(device), _limit(checkpoint)
+    return restore(checkpoint, max_iter=100, eps=1e-5).to(device), _limit(checkpoint)
 
 
 def _mnist_reader(device: str, mnist_root: str) -> tuple[VisualNet, Pool, float, str]:
@@ -587,14 +582,12 @@ def run_rules(arguments: argparse.Namespace) -> int:
     """Compare what a checkpoint has learnt with the rules, and draw it."""
     _refuse_to_overwrite(arguments)
     from demos.sudoku.checkpoint import load_checkpoint
-    from demos.sudoku.model import build, satnet_of
+    from demos.sudoku.model import restore, satnet_of
     from demos.sudoku.rules import changed_boards, measure, rules_png
     from demos.sudoku.search import objective_of
 
     checkpoint = load_checkpoint(arguments.checkpoint)
-    net = build(checkpoint.config)
-    net.load_state_dict(checkpoint.model)
-    solver = satnet_of(net)
+    solver = satnet_of(restore(checkpoint))
     found = measure(solver)
     print(
         f"By the rules of Sudoku {found.pairs:,} pairs of bits exclude each other. Of the couplings s_i . s_j of the layer,"

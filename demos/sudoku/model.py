@@ -6,10 +6,14 @@ Every network here has the same interface. ``inputs(boards)`` makes what ``forwa
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from demos.sudoku.boards import Boards, check_box
+from demos.sudoku.checkpoint import Checkpoint
 from demos.sudoku.config import TrainConfig
 from demos.sudoku.data import decode, encode
 from demos.sudoku.images import ImageBoards
@@ -285,6 +289,13 @@ def build(config: TrainConfig) -> Net:
                 permutation=permutation,
             )
         return solver if config.images is None else VisualNet(solver)
+
+
+def restore(checkpoint: Checkpoint, **changes: Any) -> Net:
+    """Build the network of a checkpoint, with its weights; ``changes`` replace entries of its configuration."""
+    net = build(replace(checkpoint.config, **changes))
+    net.load_state_dict(checkpoint.model)
+    return net
 
 
 def bit_loss(probabilities: Tensor, target: Tensor, counted: Tensor | None = None) -> Tensor:

@@ -30,7 +30,7 @@ from demos.sudoku.checkpoint import (
 from demos.sudoku.config import TrainConfig
 from demos.sudoku.data import encode, fingerprint, load_split, seen_solutions
 from demos.sudoku.images import add_images
-from demos.sudoku.model import Net, VisualNet, bit_loss, build, satnet_of
+from demos.sudoku.model import Net, VisualNet, bit_loss, build, restore, satnet_of
 from demos.sudoku.plots import learning_curve_png
 from demos.sudoku.search import objective_limit
 
@@ -120,9 +120,7 @@ def start_weights(path: Path, config: TrainConfig) -> dict[str, Tensor]:
             raise ValueError(
                 f"start: {path} has {name} {getattr(checkpoint.config, name)}, wanted that of the run, {getattr(config, name)}"
             )
-    net = build(checkpoint.config)
-    net.load_state_dict(checkpoint.model)
-    return satnet_of(net).layer.state_dict()
+    return satnet_of(restore(checkpoint)).layer.state_dict()
 
 
 class DivergedError(RuntimeError):

@@ -469,8 +469,8 @@ def run_eval(arguments: argparse.Namespace) -> None:
     methods: dict[str, Method] = {}
     for text in arguments.features:
         name, equals, path = text.rpartition("=")
-        features = load_features(_checkpoint(Path(path)), device=device)
-        costs = load_unmatched_costs(_checkpoint(Path(path)))
+        checkpoint = _checkpoint(Path(path))
+        features, costs = load_features(checkpoint, device=device), load_unmatched_costs(checkpoint)
         for matching in arguments.matchings:
             label = f"{matching}, {name}" if equals else matching
             if label in methods:

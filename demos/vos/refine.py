@@ -32,8 +32,9 @@ class ConvLSTMCell(nn.Module):
         super().__init__()
         self.width = width
         self.gates = nn.Conv2d(inputs + width, 4 * width, 3, padding=1)
+        assert self.gates.bias is not None
         with torch.no_grad():
-            self.gates.bias[width : 2 * width] = 1.0  # type: ignore[index]  # remember, to begin with
+            self.gates.bias[width : 2 * width] = 1.0  # remember, to begin with
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """The next state: hidden, cell."""

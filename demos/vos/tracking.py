@@ -175,11 +175,13 @@ def track(
             if key not in seen:
                 seen[key] = observe(tracker.features, frame, proposals)
             results[name][t] = tracker.step(seen[key])
-            if labels is not None:
+            if given:
+                assert labels is not None
                 tracker.add(seen[key], labels, given)
         if ceiling is not None and labels is not None:
             results[ceiling][t] = best_proposals(labels, proposals, [one for one in clip.objects if one not in given])
-        if labels is not None:
+        if given:
+            assert labels is not None
             inside = np.isin(labels, given)
             for result in results.values():
                 result[t][inside] = labels[inside]

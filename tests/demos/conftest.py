@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -47,3 +48,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with one_thread():
         Trainer(SMALL, output, log=lambda _: None).fit()
     return output
+
+
+@pytest.fixture
+def stop_after() -> Callable[[int], Callable[[float], None]]:
+    """Make what a training calls after each step, and which interrupts it in the step of that number."""
+
+    def make(steps: int) -> Callable[[float], None]:
+        done = itertools.count(1)
+
+        def stop(loss: float) -> None:
+            if next(done) == steps:
+                raise InterruptedError
+
+        return stop
+
+    return make

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import doctest
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,7 +120,9 @@ def test_the_mask_loss_reaches_the_features_through_the_matching() -> None:
     assert all(p.grad is not None and p.grad.any() for p in losses.features.refinement.parameters())
 
 
-def test_training_lowers_the_mask_loss_and_resumes(tmp_path: Path) -> None:
+def test_training_lowers_the_mask_loss_and_resumes(
+    tmp_path: Path, stop_after: Callable[[int], Callable[[float], None]]
+) -> None:
     config = replace(TRAIN, epochs=2, steps=10, lr=1e-2)
     whole = Trainer(sampler(config), MODEL, tmp_path / "whole.safetensors")
     batch = sampler(config).batch(1000)
@@ -126,17 +130,9 @@ def test_training_lowers_the_mask_loss_and_resumes(tmp_path: Path) -> None:
     whole.fit()
     assert whole.losses(batch).item() < before
 
-    class StopError(Exception):
-        pass
-
-    def stop(loss: float, done: list[float] = []) -> None:  # noqa: B006
-        done.append(loss)
-        if len(done) == 13:
-            raise StopError
-
     path = tmp_path / "run.safetensors"
-    with pytest.raises(StopError):
-        Trainer(sampler(config), MODEL, path).fit(stop)
+    with pytest.raises(InterruptedError):
+        Trainer(sampler(config), MODEL, path).fit(stop_after(13))
     Trainer(sampler(config), MODEL, path, resume=True).fit()
     loaded = load_features(path)
     assert loaded.refinement is not None
@@ -182,7 +178,7 @@ def test_two_processes_train_as_one_on_shares_of_each_batch(tmp_path: Path) -> N
     script = tmp_path / "two.py"
     script.write_text(_TWO)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**__import__("os").environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     path = tmp_path / "two.safetensors"
     done = subprocess.run(
         [*command, str(script), str(path)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
@@ -190,10 +186,7 @@ def test_two_processes_train_as_one_on_shares_of_each_batch(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     found = load_features(path)
 
-    class Shared(Trainer):
-        """One process that does the work of two."""
-
-    one = Shared(sampler(), MODEL)
+    one = Trainer(sampler(), MODEL)
     shares = [one.sampler.batch(0, rank, 2) for rank in (0, 1)]
     whole = one.sampler.batch(0)
     assert torch.equal(whole.frames[1], shares[1].frames[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -289,20 +290,14 @@ def test_a_few_steps_lower_the_loss_on_one_batch(options: dict[str, str]) -> Non
     assert all(p.grad is not None and p.grad.isfinite().all() for p in losses.features.parameters())
 
 
-def test_an_interrupted_training_goes_on_to_the_same_end(tmp_path: Path) -> None:
+def test_an_interrupted_training_goes_on_to_the_same_end(
+    tmp_path: Path, stop_after: Callable[[int], Callable[[float], None]]
+) -> None:
     whole = Trainer(sampler(), MODEL, tmp_path / "whole.safetensors").fit()
 
-    class StopError(Exception):
-        pass
-
-    def stop(loss: float, done: list[float] = []) -> None:  # noqa: B006
-        done.append(loss)
-        if len(done) == 4:
-            raise StopError
-
     path = tmp_path / "run.safetensors"
-    with pytest.raises(StopError):
-        Trainer(sampler(), MODEL, path).fit(stop)
+    with pytest.raises(InterruptedError):
+        Trainer(sampler(), MODEL, path).fit(stop_after(4))
     trainer = Trainer(sampler(), MODEL, path, resume=True)
     assert trainer.epoch == 1 and len(trainer.history) == 1
     resumed = trainer.fit()
