@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
@@ -15,7 +14,7 @@ from demos.vos.data import Clip
 from demos.vos.images import Frame, Labels
 from demos.vos.model import Features, Matching, Method
 from demos.vos.proposals import NoisyProposals
-from demos.vos.train import Losses, Sampler, TrainConfig
+from demos.vos.train import Losses, Sampler, TrainConfig, descend
 
 _COPIES = 16
 
@@ -82,6 +81,7 @@ def finetune(features: Features, clip: Clip, *, steps: int, lr: float = 1e-4, se
 
     Raises:
         ValueError: steps or lr out of range.
+        RuntimeError: the loss is no longer finite; a lower lr may help.
     """
     config = TrainConfig(
         loss="layer", epochs=1, steps=steps, batch_size=4, lr=lr, longest=_COPIES, gap=_COPIES, seed=seed
@@ -92,10 +92,11 @@ def finetune(features: Features, clip: Clip, *, steps: int, lr: float = 1e-4, se
     adam = torch.optim.Adam(own.parameters(), lr=lr)
     for step in range(steps):
         loss = losses(sampler.batch(step).to(own.mean.device))
-        adam.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(own.parameters(), 1.0)
-        adam.step()
+        if not loss.isfinite():
+            raise RuntimeError(
+                f"{clip.name}: the loss became {loss.item()} in step {step} of fine-tuning; a lower lr may help"
+            )
+        descend(adam, loss)
     return own.eval()
 
 

@@ -207,6 +207,12 @@ class Losses(nn.Module):
         with self._autocast(batch):
             return loss + self._mask_loss(levels, (earlier, X), batch)
 
+    def terms(self, batch: Batch) -> int:
+        """How many the loss of a batch is the mean of: pairs of an object and a proposal, or objects."""
+        if self.config.loss == "pairs":
+            return int((batch.template_mask.sum(1) * batch.proposal_mask[:, 1].sum(1)).sum())
+        return int(batch.template_mask.sum())
+
     def _autocast(self, batch: Batch) -> torch.autocast:
         return torch.autocast(batch.frames.device.type, torch.bfloat16, enabled=self.config.amp)
 
@@ -244,6 +250,14 @@ def _dice(masks: Tensor, truth: Tensor) -> Tensor:
     return (1 - (2 * together + 1) / (both + 1)).mean()
 
 
+def descend(adam: torch.optim.Adam, loss: Tensor) -> None:
+    """One step down the gradient, cut to a norm of 1."""
+    adam.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_([p for group in adam.param_groups for p in group["params"]], 1.0)
+    adam.step()
+
+
 class Trainer:
     """Trains features, writing a checkpoint after every epoch.
 
@@ -255,8 +269,8 @@ class Trainer:
         overwrite: start anew though the checkpoint is there.
         device: of the features.
 
-    With `torch.distributed` set up, every process takes its share of each batch, and gradients are averaged: as each loss is a
-    mean over objects, the result is that of one process where the shares have equally many. The first process writes the files.
+    With `torch.distributed` set up, every process takes its share of each batch, and counts by what its loss is a mean of: the
+    result is that of one process, up to rounding, where all frames have one size. The first process writes the files.
 
     Raises:
         ValueError: a batch that cannot be shared out; a checkpoint that is there and neither to be resumed nor overwritten, or
@@ -310,20 +324,28 @@ class Trainer:
             for step in range(self.epoch * self.config.steps, (self.epoch + 1) * self.config.steps):
                 for group in self.adam.param_groups:
                     group["lr"] = self.config.lr * 0.5 * (1 + math.cos(math.pi * step / total))
-                loss = self._computed(self.sampler.batch(step, self.rank, self.ranks).to(self.features.mean.device))
-                if not math.isfinite(loss.item()):
-                    raise RuntimeError(f"the loss became {loss.item()} in step {step}; a lower lr may help")
-                self.adam.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(self.losses.parameters(), 1.0)
-                self.adam.step()
-                losses.append(loss.item())
+                loss, value = self._loss(self.sampler.batch(step, self.rank, self.ranks).to(self.features.mean.device))
+                if not math.isfinite(value):
+                    raise RuntimeError(f"the loss became {value} in step {step}; a lower lr may help")
+                descend(self.adam, loss)
+                losses.append(value)
                 progress(losses[-1])
             self.epoch += 1
             self.history.append(float(np.mean(losses)))
             if self.path is not None and self.rank == 0:
                 self._save(self.path)
         return self.features.eval()
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, float]:
+        """The loss whose gradients, averaged over the processes, are those of the whole batch's loss; and the latter."""
+        loss = self._computed(batch)
+        if self.ranks == 1:
+            return loss, loss.item()
+        terms = self.losses.terms(batch)
+        total = torch.tensor([loss.item() * terms, terms], dtype=torch.float64, device=loss.device)
+        dist.all_reduce(total)
+        weighted, count = total.tolist()
+        return loss * (self.ranks * terms / count), weighted / count
 
     def keep_unmatched_costs(self, costs: Mapping[str, float]) -> None:
         """Write the checkpoint anew with the unmatched cost that suits each kind of matching, see `evaluate.calibrate`."""
