@@ -454,12 +454,16 @@ def _evaluate_search(
     found = search(satnet_of(net), boards.puzzles, _limit(checkpoint), _search_options(arguments), seed=seed)
     seconds = time.perf_counter() - start
     right = (found.boards == boards.solutions).all(1)
+    steps = [paths for paths in (1, 2, 5, 10, 20, 30, 50, 100, 200, 500, 1000) if paths < arguments.paths]
     return {
         "method": f"search, at most {arguments.paths} paths",
         "boards wholly right": float(right.mean()),
         "answers accepted": float(found.accepted.mean()),
         "accepted, and wrong": int((found.accepted & ~right).sum()),
         "not accepted, but right": int((~found.accepted & right).sum()),
+        "accepted within so many paths": ", ".join(
+            f"{paths}: {(found.accepted & (found.paths <= paths)).mean():.1%}" for paths in (*steps, arguments.paths)
+        ),
         "mean paths a board": float(found.paths.mean()),
         "mean forward passes a board": float(found.solves.mean()),
         "milliseconds a board": 1e3 * seconds / len(boards),

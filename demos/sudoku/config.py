@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from demos.sudoku.boards import check_box
@@ -28,6 +28,9 @@ class TrainConfig:
     masks: tuple[int, int] | None = None
     """Train on the solutions of the training boards with new cells given each time, chosen at random: the lowest and highest
     number of them. ``None``: train on the puzzles as they are."""
+    decimation: int = 0
+    """With masks: a board is shown after so many rounds of what a search does. The network solves it, and the most confident
+    eighth of the blank cells are given from then on, where they are right."""
     permuted: bool = False
     """Whether the network sees the bits of all boards in one random order, drawn from the seed."""
     images: str | None = None
@@ -51,6 +54,9 @@ class TrainConfig:
     """``aux``, ``m``, ``k``, ``max_iter`` and ``eps`` are those of :class:`difflayers.SATNet`."""
     lr: float
     """The highest learning rate. It falls to zero along half a cosine."""
+    weight_decay: float = 0.0
+    """Each step takes off this share of the weights, times the learning rate (AdamW). The layer does not depend on the scale of
+    its weights: what decays is what the boards do not hold up."""
     batch_size: int
     epochs: int
     seed: int
@@ -80,12 +86,17 @@ class TrainConfig:
                 raise ValueError(
                     "masks, images: got both, but images are drawn for the puzzles' given cells; wanted one"
                 )
+        _check_at_least("decimation", self.decimation, 0)
+        if self.decimation and self.masks is None:
+            raise ValueError(f"decimation: got {self.decimation} without masks, wanted both")
         if self.start is not None and self.network != "satnet":
             raise ValueError(
                 f"start: got it with network {self.network}, wanted satnet, whose layer alone can be taken over"
             )
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"lr: got {self.lr}, wanted a positive number")
+        if not 0 <= self.weight_decay * self.lr < 1:
+            raise ValueError(f"weight_decay: got {self.weight_decay}, wanted 0 or more and less than 1 / lr")
         if not 0 <= self.eps < 1:
             raise ValueError(f"eps: got {self.eps}, wanted 0 or more and less than 1")
 
@@ -95,6 +106,7 @@ class TrainConfig:
         parts = [", permuted"] if self.permuted else []
         parts += [f", images of {IMAGE_NAMES[self.images]}"] if self.images else []
         parts += [f", {self.masks[0]}-{self.masks[1]} random cells given"] if self.masks else []
+        parts += [f", after {self.decimation} rounds of decimation"] if self.decimation else []
         parts += [] if self.given_labels else [", no labels of given cells"]
         parts += [", from learnt weights of the layer"] if self.start else []
         return "".join(parts)
@@ -109,11 +121,12 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
-        """Build it from what ``dataclasses.asdict`` and JSON have made of it."""
+        """Build it from what ``dataclasses.asdict`` and JSON have made of it; options that have a default may be missing."""
         names = {field.name for field in fields(cls)}
-        if set(values) != names:
+        needed = {field.name for field in fields(cls) if field.default is MISSING}
+        if not needed <= set(values) <= names:
             raise ValueError(f"config: got the entries {sorted(values)}, wanted {sorted(names)}")
-        masks = values["masks"]
+        masks = values.get("masks")
         return cls(**{**values, "givens": tuple(values["givens"]), "masks": masks and tuple(masks)})
 
 

@@ -108,6 +108,13 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         metavar="LO-HI",
         help="train on the solutions with so many cells given, chosen at random anew each time (default: the puzzles)",
     )
+    data.add_argument(
+        "--decimation",
+        type=int,
+        metavar="ROUNDS",
+        help="with --masks: show a board after so many rounds in which the network solves it and the most confident eighth of "
+        "its blank cells are given, where they are right (default: 0)",
+    )
     data.add_argument("--permuted", action="store_true", default=None, help="show the bits in one random order")
     data.add_argument(
         "--images",
@@ -139,6 +146,11 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--epochs", type=int, help=f"times through the training boards {_default('epochs')}")
     training.add_argument("--batch-size", type=int, help=f"boards a step {_default('batch_size')}")
     training.add_argument("--lr", type=float, help=f"highest learning rate, of a cosine schedule {_default('lr')}")
+    training.add_argument(
+        "--weight-decay",
+        type=float,
+        help=f"decay of the weights a step, in units of the learning rate {_default('weight_decay')}",
+    )
     training.add_argument("--seed", type=int, help=f"seeds all that is random {_default('seed')}")
 
 

@@ -30,12 +30,15 @@ from demos.sudoku.checkpoint import (
 from demos.sudoku.config import TrainConfig
 from demos.sudoku.data import encode, fingerprint, load_split, seen_solutions
 from demos.sudoku.images import add_images
-from demos.sudoku.model import Net, VisualNet, bit_loss, build, restore, satnet_of
+from demos.sudoku.model import BitNet, Net, VisualNet, bit_loss, build, restore, satnet_of
 from demos.sudoku.plots import learning_curve_png
 from demos.sudoku.search import objective_limit
 
 METRICS_NAME = "metrics.csv"
 CURVE_NAME = "learning_curve.png"
+
+_DECIMATED = 1 / 8
+"""The share of the blank cells that a round of decimation gives."""
 
 _RUN_FILES = (CHECKPOINT_NAME, METRICS_NAME, CURVE_NAME)
 _HEADER = "epoch  minutes  train loss  test loss  boards right  blank cells right"
@@ -163,7 +166,7 @@ class Trainer:
         self.train_boards = add_images(train_boards, config, train=True)
         self.test_boards = add_images(test_boards, config, train=False)
         self.net = build(config).to(device)
-        self.adam = torch.optim.Adam(self.net.parameters(), lr=config.lr)
+        self.adam = torch.optim.AdamW(self.net.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         # The order of the boards and the layer's random starts are drawn from generators of their own.
         self.generators = {
             "order": torch.Generator().manual_seed(config.seed),
@@ -339,11 +342,27 @@ class Trainer:
         ranks = torch.rand(solutions.shape, generator=generator).argsort(1).argsort(1)
         return torch.where(ranks < counts, solutions, 0)
 
+    @torch.no_grad()
+    def _decimate(self, puzzles: Tensor, solutions: Tensor) -> Tensor:
+        """Return puzzles with the most confident of each one's blank cells given too, those that are right."""
+        assert isinstance(self.net, BitNet)
+        probabilities = self.net(*encode(puzzles), generator=self.generators["starts"])
+        best = probabilities.reshape(*puzzles.shape, -1).topk(2)
+        blank = puzzles == 0
+        confidence = (best.values[..., 0] - best.values[..., 1]).masked_fill(~blank, -1)
+        ranks = confidence.argsort(dim=1, descending=True, stable=True).argsort(1)
+        chosen = (ranks < (blank.sum(1, keepdim=True) * _DECIMATED).ceil()) & (best.indices[..., 0] + 1 == solutions)
+        return torch.where(chosen & blank, solutions, puzzles)
+
     def _train_batch(self, batch: Boards) -> float:
         for group in self.adam.param_groups:
             group["lr"] = self.config.lr * cosine(self.step, self._steps())
         if self.config.masks is not None:
-            batch = Boards(self._mask(torch.from_numpy(batch.solutions)).numpy(), batch.solutions)
+            solutions = torch.from_numpy(batch.solutions).to(self.device)
+            puzzles = self._mask(solutions.cpu()).to(self.device)
+            for _ in range(self.config.decimation):
+                puzzles = self._decimate(puzzles, solutions)
+            batch = Boards(puzzles.cpu().numpy(), batch.solutions)
         target, _ = encode(torch.from_numpy(batch.solutions).to(self.device))
         counted = None
         if not self.config.given_labels:

@@ -13,8 +13,13 @@ State = list[tuple[Tensor, Tensor]]
 _SHARPNESS = 5.0
 """Of the comparison with what object and background look like."""
 
-_LEAST = 0.02
-"""Pasted masks are squeezed to be at least so far from 0 and 1; a clamp would have no gradient there."""
+_LEAST = 0.1
+"""Pasted masks are squeezed to be at least so far from 0 and 1; a clamp would have no gradient there. Nearer to 0 and 1 their
+logits outweigh all that the stages learn to add in the first hundreds of steps, and no pixel changes sides."""
+
+_REACH = 8.0
+"""What the stages add is so many times their last convolution. Hidden states are within -1 and 1: without this, Adam's steps
+are too short to overrule a pasted mask."""
 
 
 class ConvLSTMCell(nn.Module):
@@ -121,6 +126,6 @@ class Refinement(nn.Module):
             following.append(cell(torch.cat(parts, 1), None if state is None else state[s]))
             below = following[-1][0]
         assert below is not None
-        change = nn.functional.interpolate(self.last(below), size=pasted.shape[-2:], mode="bilinear")[:, 0]
+        change = _REACH * nn.functional.interpolate(self.last(below), size=pasted.shape[-2:], mode="bilinear")[:, 0]
         # X P may pass 1 by a little, as rows of X are within the projections' tolerance.
         return (_LEAST + (1 - 2 * _LEAST) * pasted.clamp(0, 1)).logit() + change.float(), following

@@ -411,6 +411,8 @@ def test_eval_with_search(trained: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert one["boards"] == "40 generated boards, 5 of 16 cells given"
     assert float(one["mean paths a board"]) == 1 < float(many["mean paths a board"])
     assert float(many["answers accepted"]) > float(one["answers accepted"])
+    *_, last = many["accepted within so many paths"].split(", ")
+    assert last == f"20: {float(many['answers accepted']):.1%}" and "10: " in many["accepted within so many paths"]
     for row in (one, many):  # accepted, less those wrongly so, and those wrongly not: the right ones
         right = (
             40 * float(row["answers accepted"]) - int(row["accepted, and wrong"]) + int(row["not accepted, but right"])

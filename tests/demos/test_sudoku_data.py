@@ -209,5 +209,7 @@ def test_config_errors(change: dict[str, float], message: str) -> None:
 
 
 def test_config_from_other_entries() -> None:
+    early = {name: value for name, value in vars(PRESETS[2]).items() if name != "masks"}
+    assert TrainConfig.from_dict(early) == PRESETS[2]
     with pytest.raises(ValueError, match="config: got the entries"):
         TrainConfig.from_dict({"box": 2})

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from demos.sudoku.checkpoint import load_checkpoint
 from demos.sudoku.config import TrainConfig
@@ -114,6 +115,51 @@ def test_masks_are_used(small: TrainConfig, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(type(trainer.net), "inputs", record)
     trainer._train_batch(trainer.train_boards[:10])
     assert seen == [3] * 10
+
+
+def test_decimation_gives_the_most_confident_cells_that_are_right(small: TrainConfig, tmp_path: Path) -> None:
+    trainer = Trainer(replace(small, masks=(3, 5), decimation=2), tmp_path, log=silent)
+    solutions = torch.from_numpy(trainer.train_boards.solutions[:20])
+    puzzles = trainer._mask(solutions)
+    sure = torch.rand(20, 16, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.6
+    right = torch.rand(20, 16, generator=torch.Generator().manual_seed(1)) < 0.7
+    digits = torch.where(right, solutions, solutions % 4 + 1) - 1
+    probabilities = torch.zeros(20, 16, 4).scatter_(2, digits[..., None].long(), sure[..., None]).flatten(1)
+    trainer.net.forward = lambda bits, given, *, generator=None: probabilities  # type: ignore[method-assign]
+    found = trainer._decimate(puzzles, solutions)
+    for i in range(20):
+        blank = (puzzles[i] == 0).nonzero()[:, 0]
+        chosen = blank[sure[i, blank].argsort(descending=True)][: -(-len(blank) // 8)]
+        wanted = puzzles[i].clone()
+        wanted[chosen] = torch.where(right[i, chosen], solutions[i, chosen], 0)
+        assert torch.equal(found[i], wanted)
+    assert (found != puzzles).any()
+
+
+def test_decimation_is_used(small: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(replace(small, masks=(3, 3), decimation=2), tmp_path, log=silent)
+    monkeypatch.setattr(trainer, "_decimate", lambda puzzles, solutions: torch.where(puzzles == 1, 0, puzzles))
+    seen: list[Tensor] = []
+    inputs = type(trainer.net).inputs
+
+    def record(self: SudokuNet, boards):  # type: ignore[no-untyped-def]
+        seen.append(torch.from_numpy(boards.puzzles))
+        return inputs(self, boards)
+
+    monkeypatch.setattr(type(trainer.net), "inputs", record)
+    trainer._train_batch(trainer.train_boards[:10])
+    assert (seen[0] > 1).any() and not (seen[0] == 1).any()
+
+
+def test_weight_decay(small: TrainConfig, tmp_path: Path) -> None:
+    plain, decaying = (
+        Trainer(replace(small, lr=1e-3, weight_decay=decay), tmp_path, log=silent) for decay in (0.0, 100.0)
+    )
+    before = satnet_of(plain.net).layer.S.detach().clone()
+    for trainer in (plain, decaying):
+        trainer._train_batch(trainer.train_boards[:10])
+    moved, shrunk = (satnet_of(trainer.net).layer.S.detach() for trainer in (plain, decaying))
+    torch.testing.assert_close(shrunk, moved - 0.1 * before, atol=1e-6, rtol=1e-5)
 
 
 # --- images -------------------------------------------------------------------------------------------------
@@ -248,6 +294,9 @@ def test_visual_run(small: TrainConfig, tmp_path: Path) -> None:
         ({"masks": (5, 3)}, "masks: got 5-3, wanted numbers of given cells between 0 and 15"),
         ({"masks": (3, 16)}, "masks: got 3-16"),
         ({"masks": (3, 5), "images": "digits"}, "masks, images: got both"),
+        ({"decimation": 2}, "decimation: got 2 without masks"),
+        ({"decimation": -1}, "decimation: got -1, wanted 0 or more"),
+        ({"weight_decay": -1.0}, "weight_decay: got -1.0, wanted 0 or more and less than 1 / lr"),
         ({"filters": 0}, "filters: got 0, wanted 1 or more"),
     ],
 )
@@ -261,6 +310,7 @@ def test_a_run_says_what_it_is(small: TrainConfig) -> None:
     assert config.variant == ", permuted, images of MNIST, no labels of given cells"
     assert replace(small, images="digits").variant == ", images of scikit-learn's digits"
     assert replace(small, masks=(3, 5)).variant == ", 3-5 random cells given"
+    assert replace(small, masks=(3, 5), decimation=2).variant.endswith(", after 2 rounds of decimation")
     assert TrainConfig.from_dict({**vars(config), "masks": [3, 5], "images": None, "given_labels": True}).masks == (
         3,
         5,
