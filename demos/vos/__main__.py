@@ -91,6 +91,13 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--overwrite", action="store_true", help="replace earlier results there")
     demo.add_argument("--train-clips", type=int, default=32, metavar="N", help="to train on (default: %(default)s)")
     demo.add_argument("--test-clips", type=int, default=10, metavar="N", help="to test on (default: %(default)s)")
+    demo.add_argument(
+        "--tuning-clips",
+        type=int,
+        default=_TUNING_CLIPS,
+        metavar="N",
+        help="to choose each method's unmatched cost on (default: %(default)s)",
+    )
     demo.add_argument("--objects", type=int, default=3, metavar="N", help="in a clip (default: %(default)s)")
     _add_training(demo)
     demo.set_defaults(run=run_demo)
@@ -214,9 +221,9 @@ def _given(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any
 def run_demo(arguments: argparse.Namespace) -> None:
     """Train on synthetic clips, track unseen ones, show what came out."""
     output: Path = arguments.output
-    names = [SCORES_NAME, SHEET_NAME, VIDEO_NAME, *(CHECKPOINT_NAMES[loss] for loss in LOSSES)]
+    names = [SCORES_NAME, SHEET_NAME, VIDEO_NAME, *CHECKPOINT_NAMES.values()]
     _check_output(output, names, overwrite=arguments.overwrite)
-    for name in ("train_clips", "test_clips"):
+    for name in ("train_clips", "test_clips", "tuning_clips"):
         if getattr(arguments, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')}: got {getattr(arguments, name)}, wanted 1 or more")
     import torch
@@ -239,8 +246,8 @@ def run_demo(arguments: argparse.Namespace) -> None:
     first = 1000 * seed
     training = [SyntheticClip(first + i, shapes) for i in range(arguments.train_clips)]
     testing = [SyntheticClip(_FIRST_TEST_SEED + first + i, shapes) for i in range(arguments.test_clips)]
-    tuning = [SyntheticClip(_FIRST_TUNING_SEED + first + i, shapes) for i in range(_TUNING_CLIPS)]
-    source, model = NoisyProposals(seed=seed), ModelConfig()
+    tuning = [SyntheticClip(_FIRST_TUNING_SEED + first + i, shapes) for i in range(arguments.tuning_clips)]
+    source = NoisyProposals(seed=seed)
     print(
         f"{len(training)} clips to train on, {len(tuning)} to choose a threshold on, {len(testing)} to test on: "
         f"{shapes.frames} frames of "
@@ -250,14 +257,17 @@ def run_demo(arguments: argparse.Namespace) -> None:
     )
     output.mkdir(parents=True, exist_ok=True)
     features = {}
-    for loss, config in configs.items():
-        trainer = Trainer(Sampler(training, source, config), model, output / CHECKPOINT_NAMES[loss], overwrite=True)
-        features[loss] = _fit(trainer, f"training, {loss}")
+    for name, file in CHECKPOINT_NAMES.items():
+        refine = name == "refined"
+        sampler = Sampler(training, source, configs["layer" if refine else name])
+        trainer = Trainer(sampler, ModelConfig(refine=refine), output / file, overwrite=True)
+        features[name] = _fit(trainer, f"training, {name}")
     compared = {
         "greedy": (features["pairs"], "greedy", False),
         "Hungarian": (features["pairs"], "hungarian", False),
         "DMM, per pair": (features["pairs"], "dmm", False),
         "DMM, layer": (features["layer"], "dmm", False),
+        "DMM, refined": (features["refined"], "dmm", True),
     }
     with progress_bar(sum(map(len, tuning)), "choosing the unmatched cost", " frames") as bar:
         methods = calibrate(tuning, source, compared, progress=bar.update)
@@ -278,7 +288,10 @@ def run_demo(arguments: argparse.Namespace) -> None:
     write_atomically(output / SHEET_NAME, contact_sheet_png(frames, rows, times=times, title=title))
     write_video(output / VIDEO_NAME, side_by_side(frames, rows, columns=3))
     _print_table(results)
-    print(f"\n'{CEILING}' looks at the truth: the best that choosing one proposal for each object and frame can do.")
+    print(
+        "\n'per pair', 'layer': how the features were trained; 'refined': through the layer, with a refinement of its masks."
+        f"\n'{CEILING}' looks at the truth: the best that choosing one proposal for each object and frame can do."
+    )
     print(f"Pictures: {output / SHEET_NAME}, {output / VIDEO_NAME}; every object's scores: {output / SCORES_NAME}")
 
 
@@ -478,7 +491,9 @@ def run_eval(arguments: argparse.Namespace) -> None:
             chosen = costs.get(matching, features.config.unmatched_cost)
             cost = chosen if arguments.unmatched_cost is None else arguments.unmatched_cost
             model = with_unmatched_cost(features.config, cost)
-            methods[label] = Method(features, Matching(matching, model), features.refinement is not None)
+            methods[label] = Method(features, Matching(matching, model))
+            if features.refinement is not None:
+                methods[f"{label}, refined"] = Method(features, Matching(matching, model), True)
 
     def keep(clip: Clip, labels: dict[str, Any]) -> None:
         if output is not None:

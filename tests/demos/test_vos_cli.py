@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demos.vos.__main__ import CHECKPOINT_NAMES, LOSSES, SCORES_NAME, SHEET_NAME, VIDEO_NAME, main
+from demos.vos.__main__ import CHECKPOINT_NAMES, SCORES_NAME, SHEET_NAME, VIDEO_NAME, main
 from demos.vos.data import read_davis
 from demos.vos.evaluate import UNMATCHED_COSTS
 from demos.vos.images import read_labels, write_labels
@@ -62,18 +62,19 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["--train-clips", "2", "--test-clips", "1", "--objects", "2", *QUICK, "--output", str(tmp_path / "vos")]
+    few = ["--train-clips", "2", "--test-clips", "1", "--tuning-clips", "1", "--objects", "2"]
+    command = [*few, *QUICK, "--output", str(tmp_path / "vos")]
     assert main(command) == 0
     text = capsys.readouterr().out
-    for name in ("greedy", "Hungarian", "DMM, per pair", "DMM, layer", "best proposal", "J / F"):
+    for name in ("greedy", "Hungarian", "DMM, per pair", "DMM, layer", "DMM, refined", "best proposal", "J / F"):
         assert name in text
     found = sorted(path.name for path in (tmp_path / "vos").iterdir())
-    assert found == sorted([SCORES_NAME, SHEET_NAME, VIDEO_NAME, *(CHECKPOINT_NAMES[loss] for loss in LOSSES)])
+    assert found == sorted([SCORES_NAME, SHEET_NAME, VIDEO_NAME, *CHECKPOINT_NAMES.values()])
     scores = rows(tmp_path / "vos" / SCORES_NAME)
-    assert len(scores) == 5 * 2 and all(0 <= float(row["J_mean"]) <= 1 for row in scores)
+    assert len(scores) == 6 * 2 and all(0 <= float(row["J_mean"]) <= 1 for row in scores)
     with Image.open(tmp_path / "vos" / SHEET_NAME) as image:
         assert image.width > 800
-    video = decoded(tmp_path / "vos" / VIDEO_NAME, 2 * (2 * 96 + 16), 3 * 320)
+    video = decoded(tmp_path / "vos" / VIDEO_NAME, 3 * (2 * 96 + 16), 3 * 320)
     assert len(video) == 24
     scores_before = (tmp_path / "vos" / SCORES_NAME).read_bytes()
     assert main(command) == 2
@@ -94,6 +95,27 @@ def test_train_resumes_and_overwrites_only_when_asked(
     assert (checkpoint / CHECKPOINT_NAMES["layer"]).read_bytes() == before
     assert main([*command, "--resume", "--overwrite"]) == 2
     assert "got both" in capsys.readouterr().err
+
+
+def test_a_refinement_is_evaluated_beside_the_plain_masks(
+    davis: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "--refine", "--amp", "--train-clips", "2", "--tuning-clips", "0", *QUICK]
+    assert main([*command, "--output", str(tmp_path)]) == 0
+    proposals = ["--proposals", str(davis / "Proposals")]
+    assert main(["eval", str(davis), *proposals, "--features", str(tmp_path), "--matchings", "greedy", "dmm"]) == 0
+    header = next(line for line in capsys.readouterr().out.splitlines() if "best proposal" in line)
+    assert [name.strip() for name in header.split("  ") if name.strip()] == [
+        "clip",
+        "objects",
+        "greedy",
+        "greedy, refined",
+        "dmm",
+        "dmm, refined",
+        "best proposal",
+    ]
+    assert main([*command, "--output", str(tmp_path), "--overwrite", "--loss", "pairs"]) == 2
+    assert "got refine with the loss pairs, wanted layer" in capsys.readouterr().err
 
 
 def test_train_on_files_with_pasted_objects(davis: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from demos.vos import refine
-from demos.vos.__main__ import CHECKPOINT_NAMES, main
+from demos.vos.__main__ import CHECKPOINT_NAMES
 from demos.vos.finetune import StillClip, finetune, finetuned
 from demos.vos.model import Features, Matching, Method, ModelConfig
 from demos.vos.proposals import NoisyProposals
@@ -331,15 +331,6 @@ def test_finetune_learns_and_leaves_the_network_alone() -> None:
 
 
 # --- the command line ---------------------------------------------------------------------------------------
-
-
-def test_train_and_eval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    quick = ["--epochs", "1", "--steps", "2", "--batch-size", "2", "--train-clips", "2", "--tuning-clips", "1"]
-    command = ["train", "--refine", "--amp", *quick, "--output", str(tmp_path)]
-    assert main(command) == 0
-    assert load_features(tmp_path / CHECKPOINT_NAMES["refined"]).refinement is not None
-    assert main([*command, "--overwrite", "--loss", "pairs"]) == 2
-    assert "got refine with the loss pairs, wanted layer" in capsys.readouterr().err
 
 
 def test_torchrun(tmp_path: Path) -> None:
