@@ -123,14 +123,15 @@ def _complete(net: BitNet, puzzles: Int8Array, *, seed: int, batch_size: int = 1
 
 
 def _load_net(arguments: argparse.Namespace) -> tuple[Checkpoint, Net]:
-    """Load the network of ``arguments.checkpoint``, its --max-iter and --eps replaced where given."""
+    """Load the network of ``arguments.checkpoint``, its --k, --max-iter and --eps replaced where given."""
     from demos.sudoku.checkpoint import load_checkpoint
     from demos.sudoku.model import restore
 
     checkpoint = load_checkpoint(arguments.checkpoint)
     _set_up_torch(arguments.device, arguments.threads, checkpoint.config.box)
     changes: dict[str, Any] = {"max_iter": 100, "eps": 1e-5} if arguments.search else {}
-    changes |= {name: getattr(arguments, name) for name in ("max_iter", "eps") if getattr(arguments, name) is not None}
+    names = ("k", "max_iter", "eps")
+    changes |= {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     return checkpoint, restore(checkpoint, **changes).to(arguments.device)
 
 

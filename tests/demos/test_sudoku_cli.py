@@ -446,18 +446,19 @@ def test_solve_with_search(trained: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_more_sweeps_with_search(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[int, float]] = []
+    seen: list[tuple[int, int, float]] = []
 
     def record(net: SudokuNet, puzzles: np.ndarray, *_: object, **__: object) -> Answers:
-        seen.append((net.layer.max_iter, net.layer.eps))
+        seen.append((net.layer.k, net.layer.max_iter, net.layer.eps))
         zeros = np.zeros(len(puzzles))
         return Answers(puzzles * 0 + 1, zeros, zeros > 0, zeros.astype(int), zeros.astype(int))
 
     monkeypatch.setattr("demos.sudoku.search.search", record)
     puzzle = "1" + 15 * "."
-    for options in ([], ["--max-iter", "7"], ["--eps", "0.5"]):
+    for options in ([], ["--max-iter", "7"], ["--eps", "0.5"], ["--k", "3"]):
         main(["solve", puzzle, "--checkpoint", str(trained), "--search", *options])
-    assert seen == [(100, 1e-5), (7, 1e-5), (100, 0.5)]
+    k = seen[0][0]
+    assert seen == [(k, 100, 1e-5), (k, 7, 1e-5), (k, 100, 0.5), (3, 100, 1e-5)] and k != 3
 
 
 def test_rules(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
