@@ -49,6 +49,14 @@ def test_bits_are_those_of_the_cpu_kernel(host: HostDevice, size: str) -> None:
     assert torch.equal(cuda.dmm(*args)[1], cpu.dmm(*args)[1])
 
 
+def test_bits_of_entries_that_are_exactly_zero(host: HostDevice) -> None:
+    """Costs of 0 leave the start's zeros where they are, and P1 has no slope there."""
+    cost = torch.zeros(1, 3, 5, dtype=torch.float64)
+    args = (cost, torch.ones(1, 3, dtype=torch.bool), 2, 2, 0.3, True, False, True)
+    bits = cuda.dmm(*args)[1]
+    assert torch.equal(bits, cpu.dmm(*args)[1]) and int(bits.flatten()[0]).bit_count() == 1
+
+
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_ties_are_broken_as_the_oracle_does(host: HostDevice, name: str) -> None:
     for n, m in [(5, 9), (6, 6), (3, 40)]:
