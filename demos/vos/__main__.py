@@ -231,7 +231,7 @@ def run_demo(arguments: argparse.Namespace) -> None:
     from demos.files import write_atomically
     from demos.progress import progress_bar
     from demos.vos.evaluate import CEILING, calibrate, evaluate
-    from demos.vos.model import ModelConfig
+    from demos.vos.model import Method, ModelConfig
     from demos.vos.pictures import contact_sheet_png, side_by_side, write_video
     from demos.vos.proposals import NoisyProposals
     from demos.vos.synthetic import SyntheticClip, SyntheticConfig
@@ -263,14 +263,15 @@ def run_demo(arguments: argparse.Namespace) -> None:
         trainer = Trainer(sampler, ModelConfig(refine=refine), output / file, overwrite=True)
         features[name] = _fit(trainer, f"training, {name}")
     compared = {
-        "greedy": (features["pairs"], "greedy", False),
-        "Hungarian": (features["pairs"], "hungarian", False),
-        "DMM, per pair": (features["pairs"], "dmm", False),
-        "DMM, layer": (features["layer"], "dmm", False),
-        "DMM, refined": (features["refined"], "dmm", True),
+        "greedy": (features["pairs"], "greedy"),
+        "Hungarian": (features["pairs"], "hungarian"),
+        "DMM, per pair": (features["pairs"], "dmm"),
+        "DMM, layer": (features["layer"], "dmm"),
+        "DMM, refined": (features["refined"], "dmm"),
     }
     with progress_bar(sum(map(len, tuning)), "choosing the unmatched cost", " frames") as bar:
-        methods = calibrate(tuning, source, compared, progress=bar.update)
+        matchings = calibrate(tuning, source, compared, progress=bar.update)
+    methods = {name: Method(of, matchings[name], of.refinement is not None) for name, (of, _) in compared.items()}
     kept: dict[str, Any] = {}
 
     def keep(clip: Clip, labels: dict[str, Any]) -> None:
@@ -369,11 +370,9 @@ def _train(arguments: argparse.Namespace, device_name: str) -> None:
         features = _fit(trainer, f"training, {name}")
         if tuning:
             with progress_bar(sum(map(len, tuning)), "choosing the unmatched costs", " frames") as bar:
-                compared = {kind: (features, kind, model.refine) for kind in MATCHINGS}
-                methods = calibrate(tuning, source, compared, progress=bar.update)
-            trainer.keep_unmatched_costs(
-                {kind: method.matching.config.unmatched_cost for kind, method in methods.items()}
-            )
+                kinds = {kind: (features, kind) for kind in MATCHINGS}
+                matchings = calibrate(tuning, source, kinds, progress=bar.update)
+            trainer.keep_unmatched_costs({kind: one.config.unmatched_cost for kind, one in matchings.items()})
     except KeyboardInterrupt:
         print(f"\ninterrupted; --resume goes on after epoch {trainer.epoch}", file=sys.stderr)
         raise

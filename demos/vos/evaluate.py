@@ -99,11 +99,12 @@ def with_unmatched_cost(config: ModelConfig, cost: float) -> ModelConfig:
 def calibrate(
     clips: Sequence[Clip],
     source: ProposalSource,
-    methods: Mapping[str, tuple[Features, str, bool]],
+    kinds: Mapping[str, tuple[Features, str]],
     *,
     progress: Callable[[], None] = lambda: None,
-) -> dict[str, Method]:
-    """For each method the unmatched cost, of `UNMATCHED_COSTS`, with the highest mean J on clips that are not tested on.
+) -> dict[str, Matching]:
+    """For features and a kind of matching the unmatched cost, of `UNMATCHED_COSTS`, with the highest mean J on clips that are
+    not tested on. The masks are not refined for it.
 
     How far apart costs are depends on how the features were trained, and a threshold that suits one set of features loses
     the objects of another.
@@ -111,19 +112,15 @@ def calibrate(
     Args:
         clips: with labels in all frames.
         source: of proposals.
-        methods: by name, features, the kind of matching, and whether it is refined.
+        kinds: by name, features and the kind of matching.
         progress: called after every frame.
 
     Returns:
         By name.
     """
     tried = {
-        (name, cost): Method(
-            features,
-            Matching(kind, with_unmatched_cost(features.config, cost)),
-            refined,
-        )
-        for name, (features, kind, refined) in methods.items()
+        (name, cost): Method(features, Matching(kind, with_unmatched_cost(features.config, cost)))
+        for name, (features, kind) in kinds.items()
         for cost in UNMATCHED_COSTS
     }
     names = {f"{name} {cost}": key for key in tried for name, cost in [key]}
@@ -134,7 +131,7 @@ def calibrate(
         for name, result in labels.items():
             found[name].append(davis_scores(truth, result, objects=clip.objects))
     best = {}
-    for method in methods:
-        own = [name for name, (of, _) in names.items() if of == method]
-        best[method] = tried[names[max(own, key=lambda name: davis_summary(found[name]).J.mean)]]
+    for kind in kinds:
+        own = [name for name, (of, _) in names.items() if of == kind]
+        best[kind] = tried[names[max(own, key=lambda name: davis_summary(found[name]).J.mean)]].matching
     return best

@@ -230,10 +230,10 @@ def test_calibrate_finds_the_threshold_that_keeps_the_objects() -> None:
             return torch.zeros(*masks.shape[:2], 3)
 
     clip = SyntheticClip(5, SHAPES)
-    methods = calibrate([clip], Perfect(), {"far": (Far(), "dmm", False), "colors": (Colors(), "dmm", False)})
-    chosen = {name: matching.config.unmatched_cost for name, (_, matching, _) in methods.items()}
+    matchings = calibrate([clip], Perfect(), {"far": (Far(), "dmm"), "colors": (Colors(), "dmm")})
+    chosen = {name: matching.config.unmatched_cost for name, matching in matchings.items()}
     assert chosen["far"] == UNMATCHED_COSTS[-1] and chosen["colors"] == UNMATCHED_COSTS[0]
-    assert methods["far"][1].config.confident_cost == pytest.approx(chosen["far"] - 0.1)
+    assert matchings["far"].config.confident_cost == pytest.approx(chosen["far"] - 0.1)
 
 
 def test_a_clip_of_one_frame_is_its_given_masks() -> None:
