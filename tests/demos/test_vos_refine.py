@@ -315,11 +315,11 @@ def test_still_clip() -> None:
 def test_finetune_learns_and_leaves_the_network_alone() -> None:
     clip, features = SyntheticClip(5, SHAPES), fresh()
     before = {name: value.clone() for name, value in features.state_dict().items()}
-    own, again = (finetune(features, clip, steps=3, lr=1e-2) for _ in range(2))
+    own, again = (finetune(features, clip, steps=10, lr=1e-2) for _ in range(2))
     assert all(torch.equal(value, before[name]) for name, value in features.state_dict().items())
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in own.state_dict().items())
     assert not torch.equal(own.head[1].weight, features.head[1].weight) and not own.training
-    batch = Sampler([StillClip(clip, seed=9)], NoisyProposals(seed=9), TRAIN).batch(0)
+    batch = Sampler([StillClip(clip, seed=9)], NoisyProposals(seed=9), replace(TRAIN, batch_size=8)).batch(0)
     with torch.no_grad():
         assert Losses(own, TRAIN)(batch) < Losses(features, TRAIN)(batch)
     matching = Matching("dmm", MODEL)
@@ -328,6 +328,8 @@ def test_finetune_learns_and_leaves_the_network_alone() -> None:
     assert result["a"].features is result["b"].features is not features and result["a"].refined
     with pytest.raises(ValueError, match="steps must be 1 or more"):
         finetune(features, clip, steps=0)
+    with pytest.raises(RuntimeError, match=r"synthetic-5: the loss became nan in step 1 of fine-tuning; a lower lr"):
+        finetune(features, clip, steps=2, lr=1e38)
 
 
 # --- the command line ---------------------------------------------------------------------------------------
