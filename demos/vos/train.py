@@ -191,6 +191,8 @@ class Losses(nn.Module):
         templates = shrink(batch.templates.flatten(0, 1), size).unflatten(0, (B, 2))
         proposals = shrink(batch.proposals.flatten(0, 1), size).unflatten(0, (B, 2))
         looks = torch.stack([self.features.pool(maps[:, k], templates[:, k]) for k in (0, 1)], 1)
+        if not looks.isfinite().all():
+            raise RuntimeError("the features of masks are no longer finite; a lower lr may help")
         X, cost = self._match(looks, templates[:, 1], maps, proposals, batch, 1)
         if self.config.loss == "pairs":
             logits = self.scale * (self.features.config.unmatched_cost - cost)
