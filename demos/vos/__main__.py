@@ -221,7 +221,8 @@ def _given(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any
 def run_demo(arguments: argparse.Namespace) -> None:
     """Train on synthetic clips, track unseen ones, show what came out."""
     output: Path = arguments.output
-    names = [SCORES_NAME, SHEET_NAME, VIDEO_NAME, *CHECKPOINT_NAMES.values()]
+    checkpoints = {"pairs": output / CHECKPOINT_NAMES["pairs"], "layer": output / CHECKPOINT_NAMES["refined"]}
+    names = [SCORES_NAME, SHEET_NAME, VIDEO_NAME, *(path.name for path in checkpoints.values())]
     _check_output(output, names, overwrite=arguments.overwrite)
     for name in ("train_clips", "test_clips", "tuning_clips"):
         if getattr(arguments, name) < 1:
@@ -257,21 +258,20 @@ def run_demo(arguments: argparse.Namespace) -> None:
     )
     output.mkdir(parents=True, exist_ok=True)
     features = {}
-    for name, file in CHECKPOINT_NAMES.items():
-        refine = name == "refined"
-        sampler = Sampler(training, source, configs["layer" if refine else name])
-        trainer = Trainer(sampler, ModelConfig(refine=refine), output / file, overwrite=True)
-        features[name] = _fit(trainer, f"training, {name}")
+    for loss, config in configs.items():
+        model = ModelConfig(refine=loss == "layer")
+        trainer = Trainer(Sampler(training, source, config), model, checkpoints[loss], overwrite=True)
+        features[loss] = _fit(trainer, f"training, {loss}")
     compared = {
         "greedy": (features["pairs"], "greedy"),
         "Hungarian": (features["pairs"], "hungarian"),
         "DMM, per pair": (features["pairs"], "dmm"),
         "DMM, layer": (features["layer"], "dmm"),
-        "DMM, refined": (features["refined"], "dmm"),
     }
     with progress_bar(sum(map(len, tuning)), "choosing the unmatched cost", " frames") as bar:
         matchings = calibrate(tuning, source, compared, progress=bar.update)
-    methods = {name: Method(of, matchings[name], of.refinement is not None) for name, (of, _) in compared.items()}
+    methods = {name: Method(of, matchings[name]) for name, (of, _) in compared.items()}
+    methods["DMM, refined"] = methods["DMM, layer"]._replace(refined=True)
     kept: dict[str, Any] = {}
 
     def keep(clip: Clip, labels: dict[str, Any]) -> None:
@@ -290,7 +290,7 @@ def run_demo(arguments: argparse.Namespace) -> None:
     write_video(output / VIDEO_NAME, side_by_side(frames, rows, columns=3))
     _print_table(results)
     print(
-        "\n'per pair', 'layer': how the features were trained; 'refined': through the layer, with a refinement of its masks."
+        "\n'per pair', 'layer': how the features were trained; 'refined': those of the layer, with a refinement of the masks."
         f"\n'{CEILING}' looks at the truth: the best that choosing one proposal for each object and frame can do."
     )
     print(f"Pictures: {output / SHEET_NAME}, {output / VIDEO_NAME}; every object's scores: {output / SCORES_NAME}")
