@@ -62,6 +62,13 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_solver(parser: argparse.ArgumentParser) -> None:
+    """Add the options that replace those of a trained layer."""
+    parser.add_argument("--k", type=int, help="dimension of the vectors (default: as trained)")
+    parser.add_argument("--max-iter", type=int, help="most sweeps to a solution (default: as trained)")
+    parser.add_argument("--eps", type=float, help="relative decrease at which the sweeps stop (default: as trained)")
+
+
 def _add_search(parser: argparse.ArgumentParser) -> None:
     search = parser.add_argument_group("search at inference; --max-iter and --eps are then 100 and 1e-5 by default")
     search.add_argument(
@@ -225,9 +232,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--test", type=int, metavar="M", help="of the file, only the last M boards (default: all)")
     evaluate.add_argument("--givens", type=_givens, metavar="N|LO-HI", help="generate boards with so many given cells")
     evaluate.add_argument("--count", type=int, default=1000, help="how many to generate (default: %(default)s)")
-    evaluate.add_argument("--k", type=int, help="dimension of the vectors (default: as trained)")
-    evaluate.add_argument("--max-iter", type=int, help="most sweeps to a solution (default: as trained)")
-    evaluate.add_argument("--eps", type=float, help="relative decrease at which the sweeps stop (default: as trained)")
+    _add_solver(evaluate)
     evaluate.add_argument("--batch-size", type=int, help="boards at a time (default: as trained)")
     evaluate.add_argument(
         "--seed",
@@ -266,9 +271,7 @@ def build_parser() -> argparse.ArgumentParser:
     solve.add_argument("--checkpoint", required=True, metavar="PATH", help="a checkpoint, or the directory of a run")
     solve.add_argument("--output", type=Path, metavar="FILE", help="for a file of puzzles: write puzzle,solution CSV")
     solve.add_argument("--overwrite", action="store_true", help="let --output replace a file")
-    solve.add_argument("--k", type=int, help="dimension of the vectors (default: as trained)")
-    solve.add_argument("--max-iter", type=int, help="most sweeps to a solution (default: as trained)")
-    solve.add_argument("--eps", type=float, help="relative decrease at which the sweeps stop (default: as trained)")
+    _add_solver(solve)
     solve.add_argument("--seed", type=int, default=0, help="seeds the layer's random starts (default: %(default)s)")
     _add_search(solve)
     _add_device(solve)

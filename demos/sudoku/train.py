@@ -346,7 +346,7 @@ class Trainer:
     def _decimate(self, puzzles: Tensor, solutions: Tensor) -> Tensor:
         """Return puzzles with the most confident of each one's blank cells given too, those that are right."""
         assert isinstance(self.net, BitNet)
-        probabilities = self.net(*encode(puzzles), generator=self.generators["starts"])
+        probabilities = self.net(*encode(puzzles.to(self.device)), generator=self.generators["starts"]).cpu()
         best = probabilities.reshape(*puzzles.shape, -1).topk(2)
         blank = puzzles == 0
         confidence = (best.values[..., 0] - best.values[..., 1]).masked_fill(~blank, -1)
@@ -358,11 +358,11 @@ class Trainer:
         for group in self.adam.param_groups:
             group["lr"] = self.config.lr * cosine(self.step, self._steps())
         if self.config.masks is not None:
-            solutions = torch.from_numpy(batch.solutions).to(self.device)
-            puzzles = self._mask(solutions.cpu()).to(self.device)
+            solutions = torch.from_numpy(batch.solutions)
+            puzzles = self._mask(solutions)
             for _ in range(self.config.decimation):
                 puzzles = self._decimate(puzzles, solutions)
-            batch = Boards(puzzles.cpu().numpy(), batch.solutions)
+            batch = Boards(puzzles.numpy(), batch.solutions)
         target, _ = encode(torch.from_numpy(batch.solutions).to(self.device))
         counted = None
         if not self.config.given_labels:

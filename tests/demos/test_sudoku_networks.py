@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from demos.sudoku.boards import Boards
 from demos.sudoku.checkpoint import load_checkpoint
 from demos.sudoku.config import TrainConfig
 from demos.sudoku.data import encode
@@ -103,21 +104,29 @@ def test_masks_are_new_each_time(small: TrainConfig, tmp_path: Path) -> None:
     assert ((first != 0).float().mean(0) > 0.1).all()  # any cell may be given
 
 
+def boards_shown(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> Boards:
+    """Train on a batch and return what the network was shown."""
+    seen: list[Boards] = []
+    inputs = trainer.net.inputs
+
+    def record(boards: Boards) -> tuple[Tensor, Tensor]:
+        seen.append(boards)
+        return inputs(boards)
+
+    monkeypatch.setattr(trainer.net, "inputs", record)
+    trainer._train_batch(trainer.train_boards[:10])
+    (shown,) = seen
+    return shown
+
+
 def test_masks_are_used(small: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(replace(small, masks=(3, 3)), tmp_path, log=silent)
-    seen: list[int] = []
-    inputs = type(trainer.net).inputs
-
-    def record(self: SudokuNet, boards):  # type: ignore[no-untyped-def]
-        seen.extend(boards.givens.tolist())
-        return inputs(self, boards)
-
-    monkeypatch.setattr(type(trainer.net), "inputs", record)
-    trainer._train_batch(trainer.train_boards[:10])
-    assert seen == [3] * 10
+    assert boards_shown(trainer, monkeypatch).givens.tolist() == [3] * 10
 
 
-def test_decimation_gives_the_most_confident_cells_that_are_right(small: TrainConfig, tmp_path: Path) -> None:
+def test_decimation_gives_the_most_confident_cells_that_are_right(
+    small: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = Trainer(replace(small, masks=(3, 5), decimation=2), tmp_path, log=silent)
     solutions = torch.from_numpy(trainer.train_boards.solutions[:20])
     puzzles = trainer._mask(solutions)
@@ -125,7 +134,7 @@ def test_decimation_gives_the_most_confident_cells_that_are_right(small: TrainCo
     right = torch.rand(20, 16, generator=torch.Generator().manual_seed(1)) < 0.7
     digits = torch.where(right, solutions, solutions % 4 + 1) - 1
     probabilities = torch.zeros(20, 16, 4).scatter_(2, digits[..., None].long(), sure[..., None]).flatten(1)
-    trainer.net.forward = lambda bits, given, *, generator=None: probabilities  # type: ignore[method-assign]
+    monkeypatch.setattr(trainer.net, "forward", lambda bits, given, *, generator: probabilities)
     found = trainer._decimate(puzzles, solutions)
     for i in range(20):
         blank = (puzzles[i] == 0).nonzero()[:, 0]
@@ -139,16 +148,8 @@ def test_decimation_gives_the_most_confident_cells_that_are_right(small: TrainCo
 def test_decimation_is_used(small: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(replace(small, masks=(3, 3), decimation=2), tmp_path, log=silent)
     monkeypatch.setattr(trainer, "_decimate", lambda puzzles, solutions: torch.where(puzzles == 1, 0, puzzles))
-    seen: list[Tensor] = []
-    inputs = type(trainer.net).inputs
-
-    def record(self: SudokuNet, boards):  # type: ignore[no-untyped-def]
-        seen.append(torch.from_numpy(boards.puzzles))
-        return inputs(self, boards)
-
-    monkeypatch.setattr(type(trainer.net), "inputs", record)
-    trainer._train_batch(trainer.train_boards[:10])
-    assert (seen[0] > 1).any() and not (seen[0] == 1).any()
+    puzzles = boards_shown(trainer, monkeypatch).puzzles
+    assert (puzzles > 1).any() and not (puzzles == 1).any()
 
 
 def test_weight_decay(small: TrainConfig, tmp_path: Path) -> None:

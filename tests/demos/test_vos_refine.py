@@ -253,9 +253,8 @@ def test_tracking_with_an_untrained_refinement_is_tracking_without() -> None:
     assert labels["plain"][1:].any() and not labels["refined"][1:].any()
     with torch.no_grad():
         features.refinement.last.bias.fill_(9)
-    labels = track(
-        clip, NoisyProposals(miss=1, extra=0), methods
-    )  # nothing is proposed; the refinement still has its say
+    # Nothing is proposed; the refinement still has its say.
+    labels = track(clip, NoisyProposals(miss=1, extra=0), methods)
     assert not labels["plain"][1:].any() and labels["refined"][1:].all()
     with pytest.raises(ValueError, match="have no refinement"):
         Tracker(fresh(replace(MODEL, refine=False)), matching, True)

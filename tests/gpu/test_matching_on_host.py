@@ -95,6 +95,15 @@ def test_projection_is_the_cpu_kernels(host: HostDevice, size: str, scale: float
     assert_close(cuda.projection_adjoint(X, beta, grad), cpu.projection_adjoint(X, beta, grad), rtol=0, atol=1e-10)
 
 
+def test_projection_does_not_see_what_is_added_to_a_row(host: HostDevice) -> None:
+    """Not to the last bit: the largest entry of a row is taken off first, which is exact here."""
+    A = torch.randint(-2000, 2000, (2, 4, 7), dtype=torch.float64) / 1024
+    far = A + 2.0**40 * torch.tensor([1.0, -1.0, 0.0, 3.0], dtype=torch.float64)[:, None]
+    templates = torch.ones(2, 4, dtype=torch.bool)
+    near, moved = (cuda.projection(scores, templates, False, 1e-9, 500, "X") for scores in (A, far))
+    assert (near[3] <= 1e-9).all() and all(torch.equal(a, b) for a, b in zip(near, moved, strict=True))
+
+
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_projection_of_degenerate_costs(host: HostDevice, name: str) -> None:
     """Small gamma: the detour over A / s, and Hessians without curvature."""
