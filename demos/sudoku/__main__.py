@@ -426,7 +426,11 @@ def _search_options(arguments: argparse.Namespace) -> SearchOptions:
     from demos.sudoku.search import SearchOptions
 
     return SearchOptions(
-        coarse=arguments.coarse, fraction=arguments.fraction, sure=arguments.sure, paths=arguments.paths
+        coarse=arguments.coarse,
+        fraction=arguments.fraction,
+        sure=arguments.sure,
+        paths=arguments.paths,
+        starts=arguments.starts,
     )
 
 

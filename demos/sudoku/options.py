@@ -75,13 +75,19 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
         "--search",
         action="store_true",
         help="fix the most confident cells and solve again until none is blank; accept what the learnt objective accepts, "
-        "else go back",
+        "else begin again or go back",
     )
     search.add_argument(
         "--paths",
         type=int,
         default=30,
-        help="give a board up after so many times; 1: the coarse one alone, 2: never go back (default: %(default)s)",
+        help="give a board up after so many times; 1: the coarse one alone (default: %(default)s)",
+    )
+    search.add_argument(
+        "--starts",
+        type=int,
+        default=4,
+        help="so many of the later times begin with the puzzle, before the rest go back to a cell (default: %(default)s)",
     )
     search.add_argument(
         "--coarse",

@@ -8,10 +8,13 @@ So:
 * *Decimation* fixes the most confident of the blank cells at their most probable digits, solves again with these given,
   and so on until no cell is blank.
 * The answer is *accepted* if its learnt objective is no higher than a limit that was set by solved training boards alone.
-* If it is not, *backtracking*: some cell on the way was fixed wrongly, the less confident the likelier. The search goes
-  back to a cell, takes it that its digit there is wrong (the bit is given to the layer as 0), and decimates from there.
-  The alternatives are tried in the order of the confidence that they gainsay, summed along the way: limited discrepancy
-  search (Harvey and Ginsberg, IJCAI 1995), best first.
+* If it is not, some cell on the way was fixed wrongly. A few *restarts* decimate from the puzzle again, from other random
+  vectors, which decide otherwise where confidence is low. After them comes *backtracking*: the search goes back to a cell,
+  takes it that its digit there is wrong (the bit is given to the layer as 0), and decimates from there. The alternatives
+  are tried in the order of the confidence that they gainsay, summed along the way: limited discrepancy search (Harvey and
+  Ginsberg, IJCAI 1995), best first.
+* A decimation is *given up* on the way once the objective of the relaxation is above the limit: that of a completion can
+  only be higher.
 
 Rows, columns, boxes and what they exclude do not occur in this file. That a cell holds one digit does: it is how a board is
 encoded and how an answer is read off, with search or without.
@@ -45,7 +48,9 @@ class SearchOptions:
     sure: float = 0.9
     """And further ones whose confidence, the lead of the most probable digit over the next, is at least this."""
     paths: int = 30
-    """A board is given up after this many decimations; 1 is the coarse one alone, 2 is without backtracking."""
+    """A board is given up after this many decimations; 1 is the coarse one alone."""
+    starts: int = 4
+    """So many of the others begin with the puzzle, before the rest go back to a cell."""
     batch_size: int = 200
     """Boards that are worked on at a time. When one is done, the next takes its place."""
 
@@ -53,7 +58,7 @@ class SearchOptions:
         for name in ("coarse", "fraction"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted more than 0 and at most 1")
-        for name in ("paths", "batch_size"):
+        for name in ("paths", "starts", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted 1 or more")
 
@@ -69,7 +74,7 @@ class Answers:
     accepted: NDArray[np.bool_]
     """Of shape (count,): whether that is within the limit. Nothing else tells a right answer from a wrong one."""
     paths: NDArray[np.int64]
-    """Of shape (count,): how many decimations it took."""
+    """Of shape (count,): how many decimations it took, those given up on the way included."""
     solves: NDArray[np.int64]
     """Of shape (count,): how many forward passes of the layer it took, the objectives' included."""
 
@@ -121,26 +126,42 @@ class _Tree:
 
     def __init__(self, index: int, puzzle: Int8Array, size: int) -> None:
         self.index = index
+        self.root = _Node(0.0, 0, puzzle, np.zeros((len(puzzle), size), bool))
         self.heap: list[_Node] = []
-        self.pushed = 0
+        self.pushed: set[bytes] = set()
         self.best: Int8Array = puzzle
         self.objective = float("inf")
         self.accepted = False
         self.paths = 0
         self.solves = 0
-        for _ in ("coarse", "fine"):
-            self.push(0.0, puzzle, np.zeros((len(puzzle), size), bool))
         self.descend()
 
     def push(self, cost: float, board: Int8Array, wrong: NDArray[np.bool_]) -> None:
-        self.pushed += 1
-        heapq.heappush(self.heap, _Node(cost, self.pushed, board, wrong))
+        key = board.tobytes() + wrong.tobytes()
+        if key not in self.pushed:  # a restart comes by the same places
+            self.pushed.add(key)
+            heapq.heappush(self.heap, _Node(cost, len(self.pushed), board, wrong))
 
-    def descend(self) -> None:
-        """Start the decimation that gainsays the least confidence."""
-        node = heapq.heappop(self.heap)
-        self.cost, self.board, self.wrong = node.cost, node.board.copy(), node.wrong
+    def descend(self, starts: int = 0) -> None:
+        """Start the next decimation: `starts` fine ones from the puzzle, then from what gainsays the least confidence."""
         self.paths += 1
+        node = self.root if self.paths <= 1 + starts or not self.heap else heapq.heappop(self.heap)
+        self.cost, self.board, self.wrong = node.cost, node.board.copy(), node.wrong
+        self.hopeless = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether the decimation has."""
+        return self.hopeless or bool(self.board.all())
+
+    def look(self, objective: float, limit: float) -> None:
+        """Give up a decimation that has no acceptable end.
+
+        With most cells blank, the solver stops too far from the minimum for its objective to tell. The coarse decimation goes
+        on in any case, so that there is an answer.
+        """
+        blank = int((self.board == 0).sum())
+        self.hopeless = self.paths > 1 and 2 * blank <= len(self.board) and objective > limit
 
     def fix(self, probabilities: NDArray[np.float32], options: SearchOptions) -> None:
         """One round of decimation; what it decides is kept as alternatives for later, unless it is coarse."""
@@ -204,21 +225,24 @@ def search(
                 break
             _judge(net, [tree for tree in active if tree.board.all()], limit, options, generator)
             for tree in active:
-                if tree.accepted or (tree.board.all() and (tree.paths == options.paths or not tree.heap)):
+                if tree.accepted or (tree.ended and tree.paths == options.paths):
                     done[tree.index] = tree
                     bar.update()
-                elif tree.board.all():
-                    tree.descend()
+                elif tree.ended:
+                    tree.descend(options.starts)
             active = [tree for tree in active if tree.index not in done]
             if not active:
                 continue
             boards = torch.from_numpy(np.stack([tree.board for tree in active])).to(net.device)
             wrong = torch.from_numpy(np.stack([tree.wrong for tree in active])).to(net.device)
             bits, given = encode(boards)
-            probabilities = net(bits, given | wrong.flatten(1), generator=generator)
-            for tree, p in zip(active, probabilities.reshape(-1, cells, size).cpu().numpy(), strict=True):
+            probabilities, info = net.complete(bits, given | wrong.flatten(1), generator=generator)
+            found = probabilities.reshape(-1, cells, size).cpu().numpy()
+            for tree, p, objective in zip(active, found, info.objective.tolist(), strict=True):
                 tree.solves += 1
-                tree.fix(p, options)
+                tree.look(objective, limit)
+                if not tree.hopeless:
+                    tree.fix(p, options)
     trees = [done[i] for i in range(count)]
     return Answers(
         boards=np.stack([tree.best for tree in trees]),

@@ -33,7 +33,7 @@ class Info(NamedTuple):
 class Scripted:
     """Stands for a network that knows one 4x4 solution, but is for wrong digits in some cells until told they are wrong.
 
-    Its objective is the number of cells that differ from the solution.
+    Its objective is the number of cells that are given and differ from the solution.
     """
 
     box = 2
@@ -44,7 +44,7 @@ class Scripted:
         self.traps = traps  # cell: the wrong digit, and the confidence in it
         self.calls: list[tuple[Tensor, Tensor]] = []
 
-    def __call__(self, bits: Tensor, given: Tensor, *, generator: torch.Generator) -> Tensor:
+    def complete(self, bits: Tensor, given: Tensor, *, generator: torch.Generator) -> tuple[Tensor, Info]:
         self.calls.append((bits, given))
         out = []
         for b, g in zip(bits.reshape(-1, 16, 4), given.reshape(-1, 16, 4), strict=True):
@@ -54,12 +54,8 @@ class Scripted:
                     p[cell] = 0
                     p[cell, digit - 1] = confidence
             out.append(torch.where(g, b, p).flatten())
-        return torch.stack(out)
-
-    def complete(self, bits: Tensor, given: Tensor, *, generator: torch.Generator) -> tuple[Tensor, Info]:
-        assert given.all()
-        right = (bits.reshape(-1, 16, 4) * self.target).sum((1, 2))
-        return bits, Info(16 - right)
+        differ = bits.reshape(-1, 16, 4) * (1 - self.target)
+        return torch.stack(out), Info(differ.sum((1, 2)))
 
 
 def scripted(traps: dict[int, tuple[int, float]]) -> tuple[Any, np.ndarray, np.ndarray]:
@@ -94,17 +90,33 @@ def test_sure_cells_are_fixed_at_once() -> None:
 def test_backtracking_goes_first_where_confidence_was_least() -> None:
     # Right cells have a confidence of 0.6: with 0.1 the trap is the first to be gone back to.
     net, puzzles, solutions = scripted({2: (0, 0.1)})
-    options = SearchOptions(coarse=0.2, fraction=0.2, sure=2)
-    for paths in (1, 2):  # the coarse decimation, and the fine one from the start
+    options = SearchOptions(coarse=0.2, fraction=0.2, sure=2, starts=2)
+    for paths in (1, 2, 3):  # the coarse decimation, and two fine ones from the start
         stuck = search(net, puzzles, 0.5, replace(options, paths=paths))
         assert stuck.accepted.tolist() == [False] and stuck.objective.tolist() == [1]
         assert stuck.paths.tolist() == [paths] and (stuck.boards != solutions).sum() == 1
-    found = search(net, puzzles, 0.5, SearchOptions(coarse=0.2, fraction=0.2, sure=2, paths=3))
-    assert (found.boards == solutions).all() and found.paths.tolist() == [3]
-    # With 0.9 there are ten alternatives, and the trap's is the last.
+    found = search(net, puzzles, 0.5, replace(options, paths=4))
+    assert (found.boards == solutions).all() and found.paths.tolist() == [4]
+    # With 0.9 it is the first cell to be fixed, together with a right one, and the second to be gone back to.
     net, puzzles, solutions = scripted({2: (0, 0.9)})
-    found = search(net, puzzles, 0.5, SearchOptions(coarse=0.2, fraction=0.2, sure=2, paths=200))
-    assert (found.boards == solutions).all() and found.paths[0] > 10
+    found = search(net, puzzles, 0.5, replace(options, paths=200))
+    assert (found.boards == solutions).all() and found.paths.tolist() == [5]
+
+
+def test_a_decimation_is_given_up_when_its_objective_is_over_the_limit() -> None:
+    net, puzzles, _ = scripted({2: (0, 0.9)})
+    found = search(net, puzzles, 0.5, SearchOptions(coarse=0.2, fraction=0.2, sure=2, paths=2))
+    # The coarse one goes on to its end. The fine one stops with 8 of 16 cells blank, not with 10.
+    assert found.solves.tolist() == [9 + 2] and found.boards.all()
+
+
+@pytest.mark.parametrize("starts", [1, 4])
+def test_some_decimations_begin_with_the_puzzle(starts: int) -> None:
+    net, puzzles, _ = scripted({2: (0, 0.1)})
+    search(net, puzzles, -1.0, SearchOptions(coarse=1, fraction=0.2, sure=2, paths=9, starts=starts))
+    # Nothing is given but the puzzle, and nothing taken to be wrong.
+    begun = [given for _, given in net.calls if given.sum() == 6 * 4]
+    assert len(begun) == 1 + starts
 
 
 def test_two_wrong_cells_are_both_gone_back_to() -> None:
@@ -116,7 +128,7 @@ def test_two_wrong_cells_are_both_gone_back_to() -> None:
 def test_what_is_wrong_is_given_to_the_layer_as_false() -> None:
     net, puzzles, _ = scripted({2: (0, 0.1)})
     cell, (digit, _) = next(iter(net.traps.items()))
-    search(net, puzzles, 0.5, SearchOptions(coarse=0.2, fraction=0.2, sure=2, paths=3))
+    search(net, puzzles, 0.5, SearchOptions(coarse=0.2, fraction=0.2, sure=2, paths=3, starts=1))
     marked = [(bits, given) for bits, given in net.calls if given[0, cell * 4 + digit - 1] and not given[0].all()]
     told = [(bits, given) for bits, given in marked if given[0].reshape(16, 4)[cell].sum() == 1]
     assert told and all(bits[0, cell * 4 + digit - 1] == 0 for bits, _ in told)
@@ -180,6 +192,7 @@ def test_limit() -> None:
         ({"fraction": 0.0}, "fraction: got 0.0, wanted more than 0"),
         ({"coarse": 1.5}, "coarse: got 1.5, wanted more than 0"),
         ({"paths": 0}, "paths: got 0, wanted 1 or more"),
+        ({"starts": 0}, "starts: got 0, wanted 1 or more"),
         ({"batch_size": 0}, "batch_size: got 0, wanted 1 or more"),
     ],
 )
