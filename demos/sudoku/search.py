@@ -124,8 +124,9 @@ class _Node:
 class _Tree:
     """The search for one puzzle."""
 
-    def __init__(self, index: int, puzzle: Int8Array, size: int) -> None:
+    def __init__(self, index: int, puzzle: Int8Array, size: int, options: SearchOptions) -> None:
         self.index = index
+        self.options = options
         self.root = _Node(0.0, 0, puzzle, np.zeros((len(puzzle), size), bool))
         self.heap: list[_Node] = []
         self.pushed: set[bytes] = set()
@@ -142,12 +143,18 @@ class _Tree:
             self.pushed.add(key)
             heapq.heappush(self.heap, _Node(cost, len(self.pushed), board, wrong))
 
-    def descend(self, starts: int = 0) -> None:
-        """Start the next decimation: `starts` fine ones from the puzzle, then from what gainsays the least confidence."""
+    def descend(self) -> None:
+        """Start the next decimation: some from the puzzle, then from the alternative that gainsays the least confidence."""
         self.paths += 1
-        node = self.root if self.paths <= 1 + starts or not self.heap else heapq.heappop(self.heap)
+        begin = self.paths <= 1 + self.options.starts or not self.heap
+        node = self.root if begin else heapq.heappop(self.heap)
         self.cost, self.board, self.wrong = node.cost, node.board.copy(), node.wrong
         self.hopeless = False
+
+    def forget(self) -> None:
+        """Drop the alternatives; a board that took a hundred decimations has thousands."""
+        self.heap.clear()
+        self.pushed.clear()
 
     @property
     def ended(self) -> bool:
@@ -163,7 +170,7 @@ class _Tree:
         blank = int((self.board == 0).sum())
         self.hopeless = self.paths > 1 and 2 * blank <= len(self.board) and objective > limit
 
-    def fix(self, probabilities: NDArray[np.float32], options: SearchOptions) -> None:
+    def fix(self, probabilities: NDArray[np.float32]) -> None:
         """One round of decimation; what it decides is kept as alternatives for later, unless it is coarse."""
         coarse = self.paths == 1
         blank = np.flatnonzero(self.board == 0)
@@ -171,8 +178,8 @@ class _Tree:
         digits = p.argmax(1)
         ordered = np.sort(p, axis=1)
         confidence = ordered[:, -1] - np.maximum(ordered[:, -2], 0)
-        share = options.coarse if coarse else options.fraction
-        count = max(1, round(share * len(blank)), int((confidence >= options.sure).sum()))
+        share = self.options.coarse if coarse else self.options.fraction
+        count = max(1, round(share * len(blank)), int((confidence >= self.options.sure).sum()))
         chosen = np.argsort(-confidence, kind="stable")[:count]
         before = self.board.copy()
         for c in chosen:
@@ -220,16 +227,17 @@ def search(
     with progress_bar(count, description, " boards") as bar:
         while True:
             while len(active) < options.batch_size and (index := next(waiting, None)) is not None:
-                active.append(_Tree(index, puzzles[index], size))
+                active.append(_Tree(index, puzzles[index], size, options))
             if not active:
                 break
-            _judge(net, [tree for tree in active if tree.board.all()], limit, options, generator)
+            _judge(net, [tree for tree in active if tree.board.all()], limit, generator)
             for tree in active:
                 if tree.accepted or (tree.ended and tree.paths == options.paths):
                     done[tree.index] = tree
+                    tree.forget()
                     bar.update()
                 elif tree.ended:
-                    tree.descend(options.starts)
+                    tree.descend()
             active = [tree for tree in active if tree.index not in done]
             if not active:
                 continue
@@ -242,7 +250,7 @@ def search(
                 tree.solves += 1
                 tree.look(objective, limit)
                 if not tree.hopeless:
-                    tree.fix(p, options)
+                    tree.fix(p)
     trees = [done[i] for i in range(count)]
     return Answers(
         boards=np.stack([tree.best for tree in trees]),
@@ -253,9 +261,7 @@ def search(
     )
 
 
-def _judge(
-    net: SudokuNet, trees: list[_Tree], limit: float, options: SearchOptions, generator: torch.Generator
-) -> None:
+def _judge(net: SudokuNet, trees: list[_Tree], limit: float, generator: torch.Generator) -> None:
     """Compute the learnt objective of finished boards, and accept those within the limit."""
     if not trees:
         return
