@@ -6,7 +6,6 @@ up; test sequences are looked at to report, never to choose.
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from demos.parity.config import Config
 from demos.parity.data import Sequences, draw_split
 from demos.parity.model import ParityChain
 from demos.progress import progress_bar
+from demos.schedule import set_cosine_rate
 
 
 def sequence_loss(probability: Tensor, parity: Tensor, name: str) -> Tensor:
@@ -165,8 +165,7 @@ class Run:
         text = f"length {self.length}, seed {self.seed}, start {self.start}, epoch {self.epoch}"
         with progress_bar(len(batches), text, " batches") as bar:
             for step, index in enumerate(batches, done):
-                for group in self.adam.param_groups:
-                    group["lr"] = config.lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+                set_cosine_rate(self.adam, config.lr, step, steps)
                 batch: Sequences = self.train_set[index]
                 probability = self.net(batch.bits, generator=self.generator)
                 loss = sequence_loss(probability, batch.parity, config.loss)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from demos.reid.data import Problems, Sizes, make_problems
 from demos.reid.model import EXPERIMENTS, Features, Loss, Method, counts, one_hot_outcomes
+from demos.schedule import set_cosine_rate
 from difflayers import functional
 
 LEARNING_RATES, SCALES = (3e-3, 1e-2, 3e-2), (1.0, 4.0, 16.0)
@@ -137,8 +137,7 @@ def train(loss: Loss, problems: Problems, config: Config, *, lr: float, scale: f
     net = Features(scale, generator=generator)
     adam = torch.optim.Adam(net.parameters(), lr=lr, fused=True)
     for step, batch in enumerate(problems.batches(config.batch_size, config.steps, generator)):
-        for group in adam.param_groups:
-            group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+        set_cosine_rate(adam, lr, step, config.steps)
         adam.zero_grad()
         torch.autograd.backward(loss(net(batch), batch, net))
         adam.step()

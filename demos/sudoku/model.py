@@ -182,17 +182,20 @@ class DigitReader(nn.Module):
         self.body = nn.Sequential(
             nn.Conv2d(1, 16, 5),
             nn.BatchNorm2d(16),
-            nn.ReLU(),
             nn.MaxPool2d(2),
+            nn.ReLU(),
             nn.Conv2d(16, 32, 5),
             nn.BatchNorm2d(32),
-            nn.ReLU(),
             nn.MaxPool2d(2),
+            nn.ReLU(),
             nn.Flatten(),
             nn.Linear(512, 128),
             nn.ReLU(),
             nn.Linear(128, digits),
         )
+        # Few channels and large batches: with the channels last, and the maximum taken before the ReLU, which commutes with
+        # it, a step takes about half the time on a CPU.
+        self.body.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.body(images[:, None])

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from demos.files import csv_text, write_atomically
 from demos.progress import progress_bar
+from demos.schedule import cosine, set_cosine_rate
 from demos.sudoku.boards import Boards, obeys_rules
 from demos.sudoku.checkpoint import (
     CHECKPOINT_NAME,
@@ -108,11 +109,6 @@ def evaluate(
         rules_obeyed=obeying / len(boards),
         seconds=time.perf_counter() - start,
     )
-
-
-def cosine(step: int, steps: int) -> float:
-    """Return what the highest learning rate is multiplied by: from 1 at step 0 to 0 at the end."""
-    return 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def start_weights(path: Path, config: TrainConfig) -> dict[str, Tensor]:
@@ -355,8 +351,7 @@ class Trainer:
         return torch.where(chosen & blank, solutions, puzzles)
 
     def _train_batch(self, batch: Boards) -> float:
-        for group in self.adam.param_groups:
-            group["lr"] = self.config.lr * cosine(self.step, self._steps())
+        set_cosine_rate(self.adam, self.config.lr, self.step, self._steps())
         if self.config.masks is not None:
             solutions = torch.from_numpy(batch.solutions)
             puzzles = self._mask(solutions)

@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from demos.checkpoints import read_checkpoint, with_prefix
 from demos.files import write_atomically
+from demos.schedule import set_cosine_rate
 from demos.vos.data import Clip
 from demos.vos.metrics import region_similarity
 from demos.vos.model import Features, Matching, ModelConfig, shrink
@@ -324,8 +325,7 @@ class Trainer:
         while self.epoch < self.config.epochs:
             losses = []
             for step in range(self.epoch * self.config.steps, (self.epoch + 1) * self.config.steps):
-                for group in self.adam.param_groups:
-                    group["lr"] = self.config.lr * 0.5 * (1 + math.cos(math.pi * step / total))
+                set_cosine_rate(self.adam, self.config.lr, step, total)
                 loss, value = self._loss(self.sampler.batch(step, self.rank, self.ranks).to(self.features.mean.device))
                 if not math.isfinite(value):
                     raise RuntimeError(f"the loss became {value} in step {step}; a lower lr may help")

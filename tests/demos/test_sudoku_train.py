@@ -25,7 +25,7 @@ from demos.sudoku.config import PRESETS, TrainConfig
 from demos.sudoku.data import encode, load_split, write_csv
 from demos.sudoku.generator import generate
 from demos.sudoku.model import bit_loss, build, satnet_of
-from demos.sudoku.train import CURVE_NAME, METRICS_NAME, DivergedError, Trainer, cosine, evaluate
+from demos.sudoku.train import CURVE_NAME, METRICS_NAME, DivergedError, Trainer, evaluate
 
 ROOT = Path(__file__).parents[2]
 
@@ -90,12 +90,6 @@ def test_loss() -> None:
     assert math.isfinite(loss.item())
     assert wrong.grad is not None
     assert wrong.grad.abs().max() < 1e6  # torch's own limit, 1e12, would drown every other bit
-
-
-def test_cosine() -> None:
-    assert cosine(0, 100) == 1
-    assert cosine(50, 100) == pytest.approx(0.5)
-    assert cosine(100, 100) == 0
 
 
 # --- training -----------------------------------------------------------------------------------------------
