@@ -53,7 +53,9 @@ class ModelConfig:
 
 
 class Features(nn.Module):
-    """Features f of masks: the mean and the deviation, under the mask, of a feature pyramid's finest map and of the colours.
+    """Features f of masks: the mean and the deviation, under the mask, of a feature pyramid's finest map and of the colours,
+    and the mask's area, by two linear layers whose results are added. Without the area a speck, whose mean can be anything,
+    is like many an object.
 
     Args:
         config: of the model.
@@ -90,6 +92,7 @@ class Features(nn.Module):
         self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
         self.head = nn.Sequential(nn.LayerNorm(2 * (channels + 3)), nn.Linear(2 * (channels + 3), config.dimension))
+        self.area = nn.Linear(1, config.dimension, bias=False)
         self.refinement = Refinement(levels, width=config.refine_width) if config.refine else None
 
     def maps(self, frames: Tensor) -> Tensor:
@@ -111,13 +114,15 @@ class Features(nn.Module):
     def pool(self, maps: Tensor, masks: Tensor) -> Tensor:
         """Maps (B, channels, h, w) and masks (B, n, h, w) in [0, 1], see `shrink`, to (B, n, dimension).
 
-        A mask of nothing has the feature of zeros before the last, linear layer.
+        A mask of nothing has means and deviations of zero.
         """
+        share = masks.flatten(2).mean(-1, keepdim=True)
         weights = masks.flatten(2) / masks.flatten(2).sum(-1, keepdim=True).clamp_min(1e-6)
         flat = maps.flatten(2).mT
         mean = weights @ flat
         deviation = (weights @ flat.square() - mean.square()).clamp_min(1e-6).sqrt()
-        return self.head(torch.cat((mean, deviation), -1))
+        size = (share.clamp_min(1e-5).log() + 5) / 2  # 0 for an object of 0.7% of the picture
+        return self.head(torch.cat((mean, deviation), -1)) + self.area(size)
 
     def forward(self, frames: Tensor, masks: Tensor) -> Tensor:
         """Both in one."""

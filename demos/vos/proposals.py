@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import pickle
 import warnings
 from abc import ABC, abstractmethod
@@ -221,33 +222,40 @@ class PastedProposals(ProposalSource):
 # --- proposals made from the truth ------------------------------------------------------------------------------
 
 
+_SPECK = math.log(0.004), math.log(0.05)
+"""Logarithms of the half axes of specks, in shares of the shorter side."""
+
+
 class NoisyProposals(ProposalSource):
     """Proposals made from the ground truth, for controlled experiments: they tell nothing of how good a detector is.
 
     Every thing that is seen, distractors of a synthetic clip included, is proposed with probability 1 - `miss`: its mask
     moved by a pixel or so, grown or shrunk, with a bite taken out. Added are pieces of masks, unions of two, and ellipses
-    anywhere. The random numbers of a frame depend on seed, clip and frame alone.
+    anywhere, and specks: ellipses of a few pixels, as segmentations find in any texture. The random numbers of a frame
+    depend on seed, clip and frame alone.
 
     Args:
         seed: an integer, 0 or more.
         miss: in [0, 1].
         extra: how many pieces, unions and ellipses a frame.
+        specks: how many of them a frame. Features that have never seen any take one for an object that is not there.
         top: at most so many.
 
     Raises:
         ValueError: in `propose`, if the frame has no labels.
     """
 
-    def __init__(self, *, seed: int = 0, miss: float = 0.05, extra: int = 6, top: int = 50) -> None:
+    def __init__(self, *, seed: int = 0, miss: float = 0.05, extra: int = 6, specks: int = 6, top: int = 50) -> None:
         if not 0 <= miss <= 1:
             raise ValueError(f"miss must be in [0, 1]; got {miss}")
-        if extra < 0 or seed < 0:
-            raise ValueError(f"extra and seed must be 0 or more; got {extra} and {seed}")
-        self.seed, self.miss, self.extra, self.top = seed, miss, extra, _checked_top(top)
+        for name, value in (("seed", seed), ("extra", extra), ("specks", specks)):
+            if value < 0:
+                raise ValueError(f"{name} must be 0 or more; got {value}")
+        self.seed, self.miss, self.extra, self.specks, self.top = seed, miss, extra, specks, _checked_top(top)
 
     @property
     def identity(self) -> str:
-        return f"noisy {self.seed} {self.miss} {self.extra} top {self.top}"
+        return f"noisy {self.seed} {self.miss} {self.extra} {self.specks} top {self.top}"
 
     def propose(self, clip: Clip, t: int) -> Proposals:
         name = int.from_bytes(hashlib.sha256(clip.name.encode()).digest()[:8], "big")
@@ -264,7 +272,9 @@ class NoisyProposals(ProposalSource):
                 a, b = rng.choice(len(things), 2, replace=False)
                 masks.append(_noisy(things[a] | things[b], rng))
             else:
-                masks.append(_ellipse(instances.shape, rng))
+                masks.append(_ellipse(instances.shape, rng.uniform(0.05, 0.2, 2), rng))
+        for _ in range(self.specks):
+            masks.append(_ellipse(instances.shape, np.exp(rng.uniform(*_SPECK, 2)), rng))
         masks = [mask for mask in masks if mask.any()]
         order = rng.permutation(len(masks))[: self.top]
         stacked = np.stack([masks[i] for i in order]) if len(order) else np.zeros((0, *instances.shape), dtype=bool)
@@ -295,8 +305,9 @@ def _piece(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool
     return mask & ((rows - y) * np.sin(angle) + (columns - x) * np.cos(angle) > 0)
 
 
-def _ellipse(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.bool_]:
-    center, axes = rng.uniform(0, 1, 2) * shape, rng.uniform(0.05, 0.2, 2) * min(shape)
+def _ellipse(shape: tuple[int, ...], axes: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Anywhere, with half axes (y, x) in shares of the shorter side."""
+    center, axes = rng.uniform(0, 1, 2) * shape, axes * min(shape)
     rows, columns = np.ogrid[: shape[0], : shape[1]]
     return ((rows - center[0]) / axes[0]) ** 2 + ((columns - center[1]) / axes[1]) ** 2 < 1
 

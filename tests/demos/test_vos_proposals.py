@@ -98,10 +98,10 @@ def coco_of(mask: np.ndarray) -> dict[str, Any]:
 
 
 def test_noisy_proposals() -> None:
-    source = NoisyProposals(seed=1, miss=0, extra=4)
+    source = NoisyProposals(seed=1, miss=0, extra=4, specks=0)
     found = source.propose(CLIP, 1)
-    assert same(found, NoisyProposals(seed=1, miss=0, extra=4).propose(CLIP, 1))
-    assert not same(found, NoisyProposals(seed=2, miss=0, extra=4).propose(CLIP, 1))
+    assert same(found, NoisyProposals(seed=1, miss=0, extra=4, specks=0).propose(CLIP, 1))
+    assert not same(found, NoisyProposals(seed=2, miss=0, extra=4, specks=0).propose(CLIP, 1))
     assert (np.diff(found.scores) <= 0).all()
     seen = [k for k in np.unique(CLIP.instances(1)) if k]
     for k in seen:  # distractors, too
@@ -110,10 +110,24 @@ def test_noisy_proposals() -> None:
     exact = [np.array_equal(CLIP.instances(1) == k, mask) for k in seen for mask in found.masks]
     assert sum(exact) < len(seen) / 2  # most are not quite right
     assert len(seen) < len(found) <= len(seen) + 4
-    assert len(NoisyProposals(miss=1, extra=0).propose(CLIP, 1)) == 0
+    assert len(NoisyProposals(miss=1, extra=0, specks=0).propose(CLIP, 1)) == 0
     assert len(NoisyProposals(top=2).propose(CLIP, 1)) == 2
-    hits = [len(NoisyProposals(seed=s, miss=0.5, extra=0).propose(CLIP, 1)) / len(seen) for s in range(40)]
+    hits = [len(NoisyProposals(seed=s, miss=0.5, extra=0, specks=0).propose(CLIP, 1)) / len(seen) for s in range(40)]
     assert 0.35 < np.mean(hits) < 0.65
+
+
+def test_specks() -> None:
+    areas = np.array(
+        [
+            mask.sum()
+            for seed in range(20)
+            for mask in NoisyProposals(seed=seed, miss=1, extra=0, specks=5).propose(CLIP, 1).masks
+        ]
+    )
+    height, width = CLIP.size
+    assert 40 < len(areas) <= 100  # of such a small picture many fall between the pixels
+    assert areas.max() <= np.pi * (0.05 * min(height, width) + 1) ** 2
+    assert np.median(areas) < 0.002 * height * width
 
 
 def test_cache(tmp_path: Path) -> None:
@@ -130,7 +144,7 @@ def test_cache(tmp_path: Path) -> None:
     assert asked == [0, 1] and all(map(same, first, again))
     with pytest.raises(ValueError, match=r"the source 'noisy 3 .* wanted 'noisy 4 .*give another folder"):
         CachedProposals(Counting(seed=4), tmp_path).propose(CLIP, 0)
-    empty = CachedProposals(NoisyProposals(miss=1, extra=0), tmp_path / "empty")
+    empty = CachedProposals(NoisyProposals(miss=1, extra=0, specks=0), tmp_path / "empty")
     assert same(empty.propose(CLIP, 0), empty.propose(CLIP, 0))
     path = tmp_path / CLIP.name / "00000.safetensors"
     path.write_bytes(b"nonsense")
@@ -168,6 +182,7 @@ def test_wrong_options(tmp_path: Path) -> None:
     for make in (
         lambda: NoisyProposals(miss=2),
         lambda: NoisyProposals(extra=-1),
+        lambda: NoisyProposals(specks=-1),
         lambda: source_from(tmp_path, top=0),
     ):
         with pytest.raises(ValueError, match="must be"):

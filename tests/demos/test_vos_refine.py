@@ -254,7 +254,7 @@ def test_tracking_with_an_untrained_refinement_is_tracking_without() -> None:
     with torch.no_grad():
         features.refinement.last.bias.fill_(9)
     # Nothing is proposed; the refinement still has its say.
-    labels = track(clip, NoisyProposals(miss=1, extra=0), methods)
+    labels = track(clip, NoisyProposals(miss=1, extra=0, specks=0), methods)
     assert not labels["plain"][1:].any() and labels["refined"][1:].all()
     with pytest.raises(ValueError, match="have no refinement"):
         Tracker(fresh(replace(MODEL, refine=False)), matching, True)

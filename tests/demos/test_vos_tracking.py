@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,8 @@ class Colors(Features):
         super().__init__(MODEL)
         self.body = nn.Identity()
         self.head = nn.Identity()  # type: ignore[assignment]
+        self.area = nn.Linear(1, 6, bias=False)
+        nn.init.zeros_(self.area.weight)
 
     def maps(self, frames: torch.Tensor) -> torch.Tensor:
         small = nn.functional.interpolate(frames, scale_factor=0.25, mode="area")
@@ -74,7 +77,9 @@ def test_features_see_what_is_under_the_mask_and_nothing_else() -> None:
     changed[:, :, 4:] += 1
     one, other = f.pool(maps, masks), f.pool(changed, masks)
     torch.testing.assert_close(one, other)
-    torch.testing.assert_close(one[:, 0], one[:, 1])
+    # they differ by their area alone, of which the logarithm counts
+    torch.testing.assert_close(one[0, 0] - one[0, 1], f.area(torch.tensor([math.log(2) / 2])), rtol=1e-4, atol=1e-5)
+    assert (one[0, 0] - one[0, 1]).abs().max() > 1e-3
     changed[:, :, :4] += 1
     assert (f.pool(changed, masks) - one).abs().max() > 1e-3
     assert f.pool(maps, masks * 0).isfinite().all() and f.pool(maps, masks[:, :0]).shape == (1, 0, 16)
@@ -269,7 +274,7 @@ def test_samples() -> None:
     with pytest.raises(ValueError, match="two frames or more"):
         Sampler([SyntheticClip(0, replace(SHAPES, frames=1))], NoisyProposals(), TRAIN)
     with pytest.raises(ValueError, match="no object with a second labelled frame"):
-        Sampler([SyntheticClip(0, SHAPES)], NoisyProposals(miss=1, extra=0), TRAIN).batch(0)
+        Sampler([SyntheticClip(0, SHAPES)], NoisyProposals(miss=1, extra=0, specks=0), TRAIN).batch(0)
 
 
 @pytest.mark.parametrize("options", [{"loss": "pairs"}, {"loss": "layer"}, {"loss": "layer", "matching": "quadratic"}])
