@@ -129,7 +129,8 @@ def _load_net(arguments: argparse.Namespace) -> tuple[Checkpoint, Net]:
 
     checkpoint = load_checkpoint(arguments.checkpoint)
     _set_up_torch(arguments.device, arguments.threads, checkpoint.config.box)
-    changes: dict[str, Any] = {"max_iter": 100, "eps": 1e-5} if arguments.search else {}
+    patient = arguments.search or getattr(arguments, "rounding", None) is not None
+    changes: dict[str, Any] = {"max_iter": 100, "eps": 1e-5} if patient else {}
     names = ("k", "max_iter", "eps")
     changes |= {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     return checkpoint, restore(checkpoint, **changes).to(arguments.device)
@@ -370,7 +371,9 @@ def run_eval(arguments: argparse.Namespace) -> int:
     if arguments.mnist_root is not None:
         config = replace(config, mnist_root=arguments.mnist_root)
     boards = add_images(boards, config, train=False)
-    if arguments.search and not arguments.joint:
+    if arguments.rounding is not None and (arguments.search or arguments.joint):
+        raise ValueError("--rounding: got it together with --search or --joint, wanted one of them")
+    if arguments.rounding is not None or (arguments.search and not arguments.joint):
         result = _evaluate_search(arguments, checkpoint, net, boards, seed)
     elif arguments.joint:
         result = _evaluate_joint(arguments, checkpoint, net, boards, seed)
@@ -449,25 +452,33 @@ def _evaluate_search(
     import time
 
     from demos.sudoku.model import satnet_of
+    from demos.sudoku.rounding import RoundingOptions, round_best
     from demos.sudoku.search import search
 
     if checkpoint.config.images is not None:
-        raise ValueError(
-            "--search: alone it solves puzzles of digits, wanted --joint too for a network that reads images"
+        name, wanted = (
+            ("--search: alone it", "--joint too") if arguments.rounding is None else ("--rounding: it", "--joint")
         )
+        raise ValueError(f"{name} solves puzzles of digits, wanted {wanted} for a network that reads images")
+    solver, limit = satnet_of(net), _limit(checkpoint)
     start = time.perf_counter()
-    found = search(satnet_of(net), boards.puzzles, _limit(checkpoint), _search_options(arguments), seed=seed)
+    if arguments.rounding is None:
+        most, method = arguments.paths, f"search, at most {arguments.paths} paths"
+        found = search(solver, boards.puzzles, limit, _search_options(arguments), seed=seed)
+    else:
+        most, method = arguments.rounding, f"at most {arguments.rounding} roundings, local search"
+        found = round_best(solver, boards.puzzles, limit, RoundingOptions(roundings=most), seed=seed)
     seconds = time.perf_counter() - start
     right = (found.boards == boards.solutions).all(1)
-    steps = [paths for paths in (1, 2, 5, 10, 20, 30, 50, 100, 200, 500, 1000) if paths < arguments.paths]
+    steps = [paths for paths in (1, 2, 5, 10, 20, 30, 50, 100, 200, 500, 1000) if paths < most]
     return {
-        "method": f"search, at most {arguments.paths} paths",
+        "method": method,
         "boards wholly right": float(right.mean()),
         "answers accepted": float(found.accepted.mean()),
         "accepted, and wrong": int((found.accepted & ~right).sum()),
         "not accepted, but right": int((~found.accepted & right).sum()),
         "accepted within so many paths": ", ".join(
-            f"{paths}: {(found.accepted & (found.paths <= paths)).mean():.1%}" for paths in (*steps, arguments.paths)
+            f"{paths}: {(found.accepted & (found.paths <= paths)).mean():.1%}" for paths in (*steps, most)
         ),
         "mean paths a board": float(found.paths.mean()),
         "mean forward passes a board": float(found.solves.mean()),

@@ -19,6 +19,8 @@ from demos.sudoku.data import decode, encode
 from demos.sudoku.images import ImageBoards
 from difflayers import SATNet
 from difflayers.functional import SATNetInfo
+from difflayers.functional._satnet import random_start
+from difflayers.satnet.op import SATNetFunction
 
 _LOSS_FLOOR = 1e-6
 
@@ -120,6 +122,21 @@ class SudokuNet(BitNet):
         """Do as ``forward``, and return how the layer's solver ended as well."""
         out, info = self.layer(self.shuffle(bits), self.shuffle(given), generator=generator, return_info=True)
         return self.unshuffle(out), info
+
+    @torch.no_grad()
+    def field(self, bits: Tensor, given: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Return the learnt objective ``|S'V|^2``, (B,), and for every bit i ``v_0' sum_j (S S')_ij v_j``, (B, N ** 3).
+
+        The latter is half the derivative of the former with respect to the component of ``v_i`` along ``v_0``, which is 1
+        for a bit that is 1 and -1 for one that is 0.
+        """
+        S = self.layer.S.detach()
+        start = random_start(len(S), self.layer.k, S.dtype, S.device, generator)
+        z, mask = self.shuffle(bits), self.shuffle(given)
+        _, V, *_ = SATNetFunction.apply(S, z, mask, start, self.layer.max_iter, self.layer.eps, 0.0)
+        clauses = torch.einsum("nm,bnk->bmk", S, V)
+        along = torch.einsum("bmk,bk->bm", clauses, V[:, 0])
+        return clauses.square().sum((1, 2)), self.unshuffle(along @ S[1 : 1 + bits.shape[1]].mT)
 
 
 class ConvNet(BitNet):

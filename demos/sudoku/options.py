@@ -250,6 +250,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_search(evaluate)
     evaluate.add_argument(
+        "--rounding",
+        type=int,
+        metavar="R",
+        help="instead of --search: round one pass R times at most, improve each board by local search, and take the one of "
+        "lowest learnt objective; --max-iter and --eps are then 100 and 1e-5 by default",
+    )
+    evaluate.add_argument(
         "--joint",
         action="store_true",
         help="for a network that reads images: try readings from the most probable down until the learnt objective "

@@ -423,11 +423,27 @@ def test_eval_with_search(trained: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "--append: " in capsys.readouterr().err
 
 
+def test_eval_with_rounding(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "table.csv"
+    options = ["eval", str(trained), "--givens", "5", "--count", "40", "--append", str(table)]
+    assert main([*options, "--rounding", "1"]) == 0
+    assert main([*options, "--rounding", "8"]) == 0
+    assert main([*options, "--search", "--paths", "1"]) == 0  # the same columns
+    assert "at most 8 roundings, local search" in capsys.readouterr().out
+    with open(table, newline="") as file:
+        one, many, _ = csv.DictReader(file)
+    assert float(many["answers accepted"]) > float(one["answers accepted"])
+    assert 1 == float(one["mean paths a board"]) < float(many["mean paths a board"]) <= 8
+    assert many["accepted within so many paths"].startswith(f"1: {float(one['answers accepted']):.1%}, ")
+
+
 def test_eval_refuses_what_does_not_fit(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for options, message in (
         (["--joint"], "--joint: the network reads no images"),
         (["--search", "--paths", "0"], "paths: got 0, wanted 1 or more"),
         (["--search", "--fraction", "2"], "fraction: got 2.0"),
+        (["--rounding", "0"], "roundings: got 0, wanted 1 or more"),
+        (["--rounding", "2", "--search"], "--rounding: got it together with --search or --joint"),
     ):
         assert main(["eval", str(trained), "--givens", "8", "--count", "2", *options]) == 2
         assert message in capsys.readouterr().err
@@ -485,6 +501,8 @@ def test_images_from_training_to_joint_decoding(tmp_path: Path, capsys: pytest.C
     assert "joint, at most 2 readings, search" in capsys.readouterr().out
     assert main(["eval", str(run), "--search"]) == 2
     assert "--search: alone it solves puzzles of digits" in capsys.readouterr().err
+    assert main(["eval", str(run), "--rounding", "2"]) == 2
+    assert "--rounding: it solves puzzles of digits, wanted --joint for" in capsys.readouterr().err
     # Behind the reader is a network that solves puzzles of digits as well.
     assert main(["solve", format_line(generate(2, 12, 1).puzzles[0]), "--checkpoint", str(run)]) in (0, 1)
 
