@@ -371,8 +371,8 @@ def run_eval(arguments: argparse.Namespace) -> int:
     if arguments.mnist_root is not None:
         config = replace(config, mnist_root=arguments.mnist_root)
     boards = add_images(boards, config, train=False)
-    if arguments.rounding is not None and (arguments.search or arguments.joint):
-        raise ValueError("--rounding: got it together with --search or --joint, wanted one of them")
+    if arguments.rounding is not None and arguments.joint:
+        raise ValueError("--rounding, --joint: got both, wanted one of the two")
     if arguments.rounding is not None or (arguments.search and not arguments.joint):
         result = _evaluate_search(arguments, checkpoint, net, boards, seed)
     elif arguments.joint:
@@ -452,7 +452,7 @@ def _evaluate_search(
     import time
 
     from demos.sudoku.model import satnet_of
-    from demos.sudoku.rounding import RoundingOptions, round_best
+    from demos.sudoku.rounding import RoundingOptions, round_best, round_then_search
     from demos.sudoku.search import search
 
     if checkpoint.config.images is not None:
@@ -466,8 +466,14 @@ def _evaluate_search(
         most, method = arguments.paths, f"search, at most {arguments.paths} paths"
         found = search(solver, boards.puzzles, limit, _search_options(arguments), seed=seed)
     else:
+        rounding = RoundingOptions(roundings=arguments.rounding)
         most, method = arguments.rounding, f"at most {arguments.rounding} roundings, local search"
-        found = round_best(solver, boards.puzzles, limit, RoundingOptions(roundings=most), seed=seed)
+        if arguments.search:
+            most, method = most + arguments.paths, f"{method}; then search, at most {arguments.paths} paths"
+            options = _search_options(arguments)
+            found = round_then_search(solver, boards.puzzles, limit, rounding, options, seed=seed)
+        else:
+            found = round_best(solver, boards.puzzles, limit, rounding, seed=seed)
     seconds = time.perf_counter() - start
     right = (found.boards == boards.solutions).all(1)
     steps = [paths for paths in (1, 2, 5, 10, 20, 30, 50, 100, 200, 500, 1000) if paths < most]

@@ -253,8 +253,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--rounding",
         type=int,
         metavar="R",
-        help="instead of --search: round one pass R times at most, improve each board by local search, and take the one of "
-        "lowest learnt objective; --max-iter and --eps are then 100 and 1e-5 by default",
+        help="round one pass R times at most, improve each board by local search, and take the one of lowest learnt objective; "
+        "with --search: search if none is accepted; --max-iter and --eps are then 100 and 1e-5 by default",
     )
     evaluate.add_argument(
         "--joint",

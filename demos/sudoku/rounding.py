@@ -19,7 +19,7 @@ from demos.progress import progress_bar
 from demos.sudoku.boards import Int8Array
 from demos.sudoku.data import encode
 from demos.sudoku.model import SudokuNet
-from demos.sudoku.search import Answers
+from demos.sudoku.search import Answers, SearchOptions, search
 
 
 @dataclass(frozen=True)
@@ -164,3 +164,31 @@ def round_best(
             )
             bar.update(len(blank))
     return Answers(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])})
+
+
+def round_then_search(
+    net: SudokuNet,
+    puzzles: Int8Array,
+    limit: float,
+    rounding: RoundingOptions,
+    options: SearchOptions,
+    *,
+    seed: int = 0,
+) -> Answers:
+    """Complete puzzles by :func:`round_best`, and those without an accepted answer by :func:`demos.sudoku.search.search`.
+
+    Returns
+    -------
+    The answers; ``paths`` are roundings and decimations together.
+    """
+    found = round_best(net, puzzles, limit, rounding, seed=seed)
+    rest = np.flatnonzero(~found.accepted)
+    if len(rest) == 0:
+        return found
+    later = search(net, puzzles[rest], limit, options, seed=seed)
+    better = later.objective < found.objective[rest]
+    found.boards[rest[better]], found.objective[rest[better]] = later.boards[better], later.objective[better]
+    found.accepted[rest] = later.accepted
+    found.paths[rest] += later.paths
+    found.solves[rest] += later.solves
+    return found

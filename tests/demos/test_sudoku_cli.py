@@ -428,10 +428,11 @@ def test_eval_with_rounding(trained: Path, tmp_path: Path, capsys: pytest.Captur
     options = ["eval", str(trained), "--givens", "5", "--count", "40", "--append", str(table)]
     assert main([*options, "--rounding", "1"]) == 0
     assert main([*options, "--rounding", "8"]) == 0
-    assert main([*options, "--search", "--paths", "1"]) == 0  # the same columns
-    assert "at most 8 roundings, local search" in capsys.readouterr().out
+    assert main([*options, "--rounding", "1", "--search", "--paths", "4"]) == 0
+    assert "at most 1 roundings, local search; then search, at most 4 paths" in capsys.readouterr().out
     with open(table, newline="") as file:
-        one, many, _ = csv.DictReader(file)
+        one, many, both = csv.DictReader(file)
+    assert float(both["answers accepted"]) > float(one["answers accepted"])
     assert float(many["answers accepted"]) > float(one["answers accepted"])
     assert 1 == float(one["mean paths a board"]) < float(many["mean paths a board"]) <= 8
     assert many["accepted within so many paths"].startswith(f"1: {float(one['answers accepted']):.1%}, ")
@@ -443,7 +444,7 @@ def test_eval_refuses_what_does_not_fit(trained: Path, capsys: pytest.CaptureFix
         (["--search", "--paths", "0"], "paths: got 0, wanted 1 or more"),
         (["--search", "--fraction", "2"], "fraction: got 2.0"),
         (["--rounding", "0"], "roundings: got 0, wanted 1 or more"),
-        (["--rounding", "2", "--search"], "--rounding: got it together with --search or --joint"),
+        (["--rounding", "2", "--joint"], "--rounding, --joint: got both"),
     ):
         assert main(["eval", str(trained), "--givens", "8", "--count", "2", *options]) == 2
         assert message in capsys.readouterr().err

@@ -13,8 +13,8 @@ from demos.sudoku.checkpoint import load_checkpoint
 from demos.sudoku.data import encode
 from demos.sudoku.generator import generate
 from demos.sudoku.model import SudokuNet, restore, satnet_of
-from demos.sudoku.rounding import RoundingOptions, local_search, round_best
-from demos.sudoku.search import learnt_objective
+from demos.sudoku.rounding import RoundingOptions, local_search, round_best, round_then_search
+from demos.sudoku.search import SearchOptions, learnt_objective
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,6 +101,18 @@ def test_more_roundings_solve_more_boards() -> None:
     assert (found.boards[given] == boards.puzzles[given]).all() and found.boards.all()
     again = round_best(net, boards.puzzles, limit, RoundingOptions(roundings=12))
     assert (again.boards == found.boards).all() and (again.objective == found.objective).all()
+
+
+def test_search_takes_over_what_rounding_leaves() -> None:
+    net, limit = large()
+    boards = generate(3, 28, 20, seed=5)
+    one = round_best(net, boards.puzzles, limit, RoundingOptions(roundings=1))
+    both = round_then_search(net, boards.puzzles, limit, RoundingOptions(roundings=1), SearchOptions(paths=3))
+    kept = one.accepted
+    assert both.accepted.sum() > kept.sum() and (both.objective <= one.objective).all()
+    assert (both.boards[kept] == one.boards[kept]).all() and (both.solves[kept] == one.solves[kept]).all()
+    assert (both.boards[both.accepted] == boards.solutions[both.accepted]).all()
+    assert (both.paths[kept] == 1).all() and (both.paths[~kept] > 1).all() and (both.solves > one.solves)[~kept].all()
 
 
 @pytest.mark.parametrize(
