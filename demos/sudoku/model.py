@@ -123,6 +123,11 @@ class SudokuNet(BitNet):
         out, info = self.layer(self.shuffle(bits), self.shuffle(given), generator=generator, return_info=True)
         return self.unshuffle(out), info
 
+    def bit_rows(self) -> Tensor:
+        """Return the rows of S that belong to the bits, in the board's order: (N ** 3, m)."""
+        S = self.layer.S[1 : self.box**6 + 1]
+        return S if self.inverse is None else S[self.inverse]
+
     @torch.no_grad()
     def field(self, bits: Tensor, given: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Return the learnt objective ``|S'V|^2``, (B,), and for every bit i ``v_0' sum_j (S S')_ij v_j``, (B, N ** 3).
@@ -136,7 +141,7 @@ class SudokuNet(BitNet):
         _, V, *_ = SATNetFunction.apply(S, z, mask, start, self.layer.max_iter, self.layer.eps, 0.0)
         clauses = torch.einsum("nm,bnk->bmk", S, V)
         along = torch.einsum("bmk,bk->bm", clauses, V[:, 0])
-        return clauses.square().sum((1, 2)), self.unshuffle(along @ S[1 : 1 + bits.shape[1]].mT)
+        return clauses.square().sum((1, 2)), along @ self.bit_rows().mT
 
 
 class ConvNet(BitNet):

@@ -64,8 +64,7 @@ def local_search(
     """
     size = net.box**2
     best, lowest = boards.clone(), torch.full((len(boards),), torch.inf, device=boards.device)
-    # S S' of the bits, in the board's order.
-    S = net.unshuffle(net.layer.S[1 : 1 + size**3].mT).mT
+    S = net.bit_rows()
     coupling = (S @ S.mT).unflatten(1, (-1, size))
     own = coupling.flatten(1).diagonal().unflatten(0, (-1, size))
     least_gain = 1e-4 * float(own.mean())  # far above rounding: the search ends

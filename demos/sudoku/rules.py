@@ -55,10 +55,7 @@ def exclusions(box: int) -> dict[str, NDArray[np.bool_]]:
 @torch.no_grad()
 def couplings(net: SudokuNet) -> NDArray[np.float64]:
     """Return ``s_i . s_j`` for the bits of a board, in the board's order: (N ** 3, N ** 3)."""
-    n = net.box**6
-    S = net.layer.S[1 : n + 1].double()
-    if net.inverse is not None:
-        S = S[net.inverse]
+    S = net.bit_rows().double()
     return (S @ S.T).cpu().numpy()
 
 
