@@ -44,6 +44,8 @@ class Device(Protocol):
     multiprocessors: int
     shared_memory: int
     """The most bytes of shared memory that a block can have."""
+    capability: tuple[int, int]
+    """The compute capability."""
 
     def resident(self, program: Program, kernel: str, threads: int, shared: int) -> int:
         """How many blocks of a kernel the device works on at a time."""
@@ -90,7 +92,8 @@ class _TorchDevice:
             properties = self._device.properties
             self.multiprocessors = int(properties.multiprocessor_count)
             self.shared_memory = int(properties.max_shared_memory_per_block_optin)
-            self.arch = "sm_{}{}".format(*self._device.compute_capability)
+            major, minor = self._device.compute_capability
+            self.capability, self.arch = (int(major), int(minor)), f"sm_{major}{minor}"
         except Exception as error:
             raise RuntimeError(
                 f"the CUDA driver of this machine does not work with cuda.core {core.__version__} ({error}): install the "

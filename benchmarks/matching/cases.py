@@ -4,9 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-import cvxpy
 import torch
-from cvxpylayers.torch import CvxpyLayer
 from torch import Tensor
 
 from benchmarks.matching.instances import mask_costs, random_costs
@@ -25,7 +23,10 @@ def _both(solve: Callable[[Tensor], Tensor], cost: Tensor, grad: Tensor) -> Call
     return run
 
 
-def _cvxpylayer(n: int, m: int, gamma: float) -> CvxpyLayer:
+def _cvxpylayer(n: int, m: int, gamma: float) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    import cvxpy  # not at hand everywhere that the GPU's cases run
+    from cvxpylayers.torch import CvxpyLayer
+
     x, c = cvxpy.Variable((n, m), nonneg=True), cvxpy.Parameter((n, m))
     value = cvxpy.sum(cvxpy.multiply(c, x)) + gamma / 2 * cvxpy.sum_squares(x)
     problem = cvxpy.Problem(cvxpy.Minimize(value), [cvxpy.sum(x, axis=1) == 1, cvxpy.sum(x, axis=0) <= 1])
@@ -60,7 +61,7 @@ def step() -> Iterator[Row]:
         few, few_grad = cost[:4], grad[:4]
         layer = _cvxpylayer(n, m, gamma)
 
-        def exact(c: Tensor, layer: CvxpyLayer = layer) -> Tensor:
+        def exact(c: Tensor, layer: Callable[[Tensor], tuple[Tensor, ...]] = layer) -> Tensor:
             return layer(c)[0]
 
         def loop(c: Tensor) -> Tensor:

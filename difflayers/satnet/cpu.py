@@ -7,6 +7,9 @@ from difflayers._backends import run_threads
 from difflayers.satnet import kernels
 from difflayers.satnet.oracle import MOMENTUM
 
+UNIT_SLACK = 8
+"""How far out of [0, 1] z may be, in units of its dtype's eps."""
+
 
 def mixing(
     S: Tensor, z: Tensor, given: Tensor, start: Tensor, max_iter: int, eps: float
@@ -81,7 +84,7 @@ def check_matrix(S: Tensor) -> None:
 
 def outside_unit(z: Tensor) -> Tensor:
     """Where z is not in [0, 1], NaN included."""
-    slack = 8 * torch.finfo(z.dtype).eps
+    slack = UNIT_SLACK * torch.finfo(z.dtype).eps
     return ~((z >= -slack) & (z <= 1 + slack))
 
 

@@ -1,4 +1,4 @@
-"""SATNet on CUDA: what a batch shares (scaling, C = S S', memory) around the kernels of `cuda_ext/mixing.cu`."""
+"""SATNet on CUDA: what a batch shares (scaling, C = S S', memory; `cuda_ext/gram.cu`) around the kernels of `mixing.cu`."""
 
 from typing import NamedTuple
 
@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from difflayers import _cuda
-from difflayers.satnet.cpu import check_matrix, check_unit, outside_unit, residual_tolerance, scaling
+from difflayers.satnet.cpu import UNIT_SLACK, check_matrix, check_unit, residual_tolerance
 from difflayers.satnet.oracle import MOMENTUM
 
+_DEPTH = 8  # of mixing.cu
+_GRAM_WARPS = 8
 _WARPS = {torch.float32: (16, 8, 4, 2), torch.float64: (8, 4, 2)}
 
 
@@ -19,39 +21,49 @@ class Geometry(NamedTuple):
     tile: int  # coordinates whose pull is worked out together
     warps: int
     base: int  # bytes of shared memory without the vectors
-    capacity: int  # of a sample's vectors, how many there is room for
+    capacity: int  # of a sample's vectors, padded, how many there is room for
     shared: int  # bytes of shared memory
+    tensor: bool  # whether tensor cores multiply
 
     @property
     def threads(self) -> int:
         return 32 * self.warps
 
     def program(self, dtype: torch.dtype) -> _cuda.Program:
-        return _cuda.program("mixing.cu", dtype, WARPS=self.warps, TILE=self.tile, COLUMNS=self.columns)
+        sizes = {"WARPS": self.warps, "TILE": self.tile, "COLUMNS": self.columns}
+        return _cuda.program("mixing.cu", dtype, TENSOR=int(self.tensor), **sizes)
 
 
-def geometry(N: int, k: int, dtype: torch.dtype, limit: int) -> Geometry:
+def _padded(rows: int) -> int:
+    return (rows + _DEPTH - 1) // _DEPTH * _DEPTH
+
+
+def geometry(N: int, k: int, dtype: torch.dtype, limit: int, capability: tuple[int, int]) -> Geometry:
     """The most warps that leave room for all N vectors in `limit` bytes of shared memory; else the most there can be, and
     room for the vectors of samples with fewer free coordinates, unless that is less than half of N: caches then have it.
 
     The numbers of a tile that one lane has, tile x columns / 32, must fit in its registers. The tile is smaller than that
-    where shared memory has no room for it.
+    where shared memory has no room for it. Tensor cores multiply float32 where there are any that take TF32, tiles are whole
+    ones of theirs, and few of their columns would be padding.
     """
-    strips = (k + 63) // 64
-    columns = strips * 16 * ((k + 16 * strips - 1) // (16 * strips))
-    parts = (columns + 31) // 32
+    strips, rows = (k + 63) // 64, _padded(N)
     for tile in (32, 16, 8):
-        if tile * parts > 64 and tile > 8:
+        tensor = dtype == torch.float32 and capability >= (8, 0) and k > 16 and tile >= 16
+        unit = strips * (32 if tensor else 16)
+        columns = unit * ((k + unit - 1) // unit)
+        if tile * ((columns + 31) // 32) > 64 and tile > 8:
             continue
         found = None
         for warps in _WARPS[dtype]:
-            numbers = warps * tile * columns // strips + 3 * tile * columns + tile * tile  # Room in mixing.cu
-            base = 8 * (warps + 2) + 16 + dtype.itemsize * numbers
-            capacity = min(N, (limit - base) // (dtype.itemsize * columns))
-            if capacity == N or (capacity >= 0 and found is None):
+            parts = max(2, (warps - 1) // strips)
+            numbers = tile * (parts * columns + 5 * columns + 3 * tile + 2)  # Room in mixing.cu
+            base = 16 * ((warps + 1) // 2) + 16 + dtype.itemsize * numbers
+            capacity = min(rows, (limit - base) // (dtype.itemsize * columns) // _DEPTH * _DEPTH)
+            if capacity == rows or (capacity >= 0 and found is None):
                 capacity = capacity if 2 * capacity >= N else 0
-                found = Geometry(columns, tile, warps, base, capacity, base + dtype.itemsize * columns * capacity)
-            if capacity == N:
+                shared = base + dtype.itemsize * columns * capacity
+                found = Geometry(columns, tile, warps, base, capacity, shared, tensor)
+            if capacity == rows:
                 break
         if found is not None:
             return found
@@ -63,17 +75,19 @@ def mixing(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """`op.mixing`: the forward pass of a batch. Values are checked, which waits for the device, but in a CUDA graph."""
     S, z, given, start = (t.detach().contiguous() for t in (S, z, given, start))
-    if not _cuda.capturing(S) and not bool(S.isfinite().all() & ~outside_unit(z).any()):
-        check_matrix(S)
-        check_unit(z)
     (N, _), (B, n), k = S.shape, z.shape, start.shape[1]
     out, V, norms = torch.empty_like(z), S.new_empty(B, N, k), S.new_empty(B, N)
     sweeps, decreases = S.new_empty(B, dtype=torch.int64), S.new_empty(B, dtype=torch.float64)
-    if B:
-        launch = _Launch(S / scaling(S), k, "mixing", B, copies=3)
-        inputs = (launch.C, start, z, given, launch.ticket, launch.workspace, launch.lists)
-        sizes = (B, N, n, k, launch.rows, launch.geometry.capacity, min(max_iter, 2**31 - 1))
-        launch(*inputs, out, V, norms, sweeps, decreases, *sizes, float(eps), MOMENTUM)
+    if not B:
+        check_matrix(S)
+        return out, V, norms, sweeps, decreases
+    launch = _Launch(S, k, "mixing", B, z=z, copies=3)
+    if not _cuda.capturing(S) and launch.wrong():
+        check_matrix(S)
+        check_unit(z)
+    inputs = (launch.C, start, z, given, launch.state, launch.workspace, launch.lists)
+    sizes = (B, N, n, k, launch.rows, launch.geometry.capacity, min(max_iter, 2**31 - 1))
+    launch(*inputs, out, V, norms, sweeps, decreases, *sizes, float(eps), MOMENTUM)
     return out, V, norms, sweeps, decreases
 
 
@@ -89,36 +103,45 @@ def solve_adjoint(
 ) -> tuple[Tensor, Tensor]:
     """As `cpu.solve_adjoint`: U (B, N, k), times scaling(S)^2, and the iterations it took, (B,)."""
     S, V, norms, given, grad = (t.detach().contiguous() for t in (S, V, norms, given, grad))
-    (B, N, k), n, unit = V.shape, given.shape[1], scaling(S)
+    (B, N, k), n = V.shape, given.shape[1]
     U, iterations = torch.empty_like(V), S.new_empty(B, dtype=torch.int64)
     if B:
-        launch = _Launch(S / unit, k, "adjoint", B, copies=7)
-        inputs = (launch.C, unit, V, norms, given, grad, launch.ticket, launch.workspace, launch.lists)
+        launch = _Launch(S, k, "adjoint", B, copies=7)
+        inputs = (launch.C, V, norms, given, grad, launch.state, launch.workspace, launch.lists)
         sizes = (B, N, n, k, launch.rows, launch.geometry.capacity, min(max_iter, 2**31 - 1))
         launch(*inputs, U, iterations, *sizes, float(prox_lam), float(tolerance))
     return U, iterations
 
 
 class _Launch:
-    """C = S S' and the memory that the blocks of one kernel work in."""
+    """What the blocks of one kernel share: C = S S' for S divided by its scaling, and the memory that they work in."""
 
-    def __init__(self, S: Tensor, k: int, kernel: str, batch: int, *, copies: int) -> None:
+    def __init__(self, S: Tensor, k: int, kernel: str, batch: int, *, copies: int, z: Tensor | None = None) -> None:
         N, m = S.shape
         self.device, self.kernel = _cuda.device_of(S), kernel
-        self.geometry = geometry(N, k, S.dtype, self.device.shared_memory)
+        self.geometry = geometry(N, k, S.dtype, self.device.shared_memory, self.device.capability)
         self.program = self.geometry.program(S.dtype)
         threads, shared = self.geometry.threads, self.geometry.shared
         self.grid = min(batch, self.device.resident(self.program, kernel, threads, shared))
-        self.rows = (N + 3) // 4 * 4
-        if self.rows * self.geometry.columns >= 2**31:
+        self.rows, z_size = _padded(N), 0 if z is None else z.numel()
+        if self.rows * self.geometry.columns >= 2**31 or N * N * S.element_size() >= 2**32:  # offsets of 32 bits
             raise ValueError(f"S has too many rows for the CUDA kernels at k = {k}; got {N}")
+        if max(S.numel(), z_size) >= 2**31:
+            raise ValueError(f"S and z must have fewer than 2**31 entries on CUDA; got {S.numel()} and {z_size}")
         self.workspace = S.new_empty(self.grid, (copies * self.geometry.columns + 1) * self.rows)
         self.lists = S.new_empty(self.grid, 2 * N, dtype=torch.int32)
-        self.ticket = S.new_zeros(1, dtype=torch.int32)
-        self.C = S.new_empty(N, N)
-        squares = (N + 31) // 32
-        tiles = 2 * 32 * 33 * S.element_size()
-        self.device.launch(self.program, "gram", squares**2, threads, tiles, (S, self.C, N, m))
+        self.state, self.C = S.new_zeros(3, dtype=torch.int64), S.new_empty(N, N)
+        program, threads = _cuda.program("gram.cu", S.dtype, WARPS=_GRAM_WARPS), 32 * _GRAM_WARPS
+        sizes = (S.numel(), z_size, UNIT_SLACK * torch.finfo(S.dtype).eps)
+        blocks = min(2 * self.device.multiprocessors, (max(sizes[:2]) + threads - 1) // threads)
+        entries = (S, S if z is None else z, self.state)
+        self.device.launch(program, "survey", blocks, threads, 8 * _GRAM_WARPS, (*entries, *sizes))
+        squares, tiles = (N + 63) // 64, 2 * 64 * 36 * S.element_size()
+        self.device.launch(program, "gram", squares**2, threads, tiles, (S, self.state, self.C, N, m))
+
+    def wrong(self) -> bool:
+        """Whether S is not finite or z not in [0, 1]. Waits for the device."""
+        return bool(self.state[1])
 
     def __call__(self, *args: object) -> None:
         self.device.launch(self.program, self.kernel, self.grid, self.geometry.threads, self.geometry.shared, args)

@@ -21,8 +21,9 @@
 #define __launch_bounds__(...)
 #define SHARED_MEMORY(name) unsigned char* const name = host::shared_memory
 
-using std::atan2; using std::fabs; using std::frexp; using std::isfinite; using std::ldexp; using std::sin; using std::sqrt;
+using std::atan2; using std::fabs; using std::fma; using std::frexp; using std::isfinite; using std::ldexp; using std::sin; using std::sqrt;
 
+struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(16) double2 { double x, y; };
 
@@ -142,8 +143,14 @@ static Value exchange_with(Value value, int partner) {
 static void __syncthreads() { host::pause(host::AT_BLOCK); }
 static void __syncwarp() { host::pause(host::AT_WARP); }
 static double __longlong_as_double(long long bits) { double value; memcpy(&value, &bits, sizeof value); return value; }
+static float rsqrtf(float value) { return 1 / std::sqrt(value); }
+static double rsqrt(double value) { return 1 / std::sqrt(value); }
+static unsigned __float_as_uint(float value) { unsigned bits; memcpy(&bits, &value, sizeof bits); return bits; }
+static float __uint_as_float(unsigned bits) { float value; memcpy(&value, &bits, sizeof value); return value; }
+static long long __double_as_longlong(double value) { long long bits; memcpy(&bits, &value, sizeof bits); return bits; }
 static int __popc(unsigned bits) { return __builtin_popcount(bits); }
 static int atomicAdd(int* at, int value) { const int old = *at; *at += value; return old; }
+static long long atomicMax(long long* at, long long value) { const long long old = *at; if (value > old) *at = value; return old; }
 template <class Value>
 static Value __shfl_xor_sync(unsigned, Value value, int distance) {
     return host::exchange_with(value, (threadIdx.x % 32) ^ distance);
@@ -158,4 +165,17 @@ static unsigned __ballot_sync(unsigned, bool vote) {
     for (int lane = 0; lane < 32; ++lane) bits |= static_cast<unsigned>(host::exchange[first + lane]) << lane;
     host::pause(host::AT_WARP);
     return bits;
+}
+// mma.m16n8k8 on TF32 numbers, which have no more than the first 19 bits.
+static void multiply_add(float (&d)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
+    static float a[1024][4], b[1024][2];
+    const unsigned as[4] = {a0, a1, a2, a3}, bs[2] = {b0, b1};
+    for (int q = 0; q < 4; ++q) a[host::current][q] = __uint_as_float(as[q] & 0xffffe000u);
+    for (int q = 0; q < 2; ++q) b[host::current][q] = __uint_as_float(bs[q] & 0xffffe000u);
+    host::pause(host::AT_WARP);
+    const int first = host::current / 32 * 32, group = host::current % 32 / 4, member = host::current % 4;
+    for (int k = 0; k < 8; ++k)
+        for (int q = 0; q < 4; ++q)
+            d[q] += a[first + 4 * group + k % 4][2 * (k / 4) + q / 2] * b[first + 4 * (2 * member + q % 2) + k % 4][k / 4];
+    host::pause(host::AT_WARP);
 }

@@ -77,6 +77,7 @@ class HostDevice:
     """Records launches and runs them at once. `order` turns around warps (1) and lanes (2) between barriers."""
 
     def __init__(self, *, shared_memory: int = 227 * 1024, multiprocessors: int = 2, order: int = 0) -> None:
+        self.capability = (9, 0)
         self.multiprocessors, self.shared_memory, self.order = multiprocessors, shared_memory, order
         self.launches: list[tuple[Program, str, int, int, int]] = []
 

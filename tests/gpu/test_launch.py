@@ -24,37 +24,40 @@ from difflayers.satnet.op import _SATNetAdjoint
 
 LIMITS = [64 * 1024, 99 * 1024, 163 * 1024, 227 * 1024]
 DTYPES = [torch.float32, torch.float64]
+TOO_LONG = {(64 * 1024, torch.float64, 200), (99 * 1024, torch.float64, 200)}  # k for which a block has no room
 OPERATORS = ["satnet_mixing", "satnet_adjoint", "dmm", "dmm_adjoint", "projection", "projection_adjoint"]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0), (12, 0)])
 @pytest.mark.parametrize("limit", LIMITS)
-def test_geometry_of_satnet(limit: int, dtype: torch.dtype) -> None:
+def test_geometry_of_satnet(limit: int, capability: tuple[int, int], dtype: torch.dtype) -> None:
     for N in (1, 2, 7, 100, 1030, 20_000):
         for k in (1, 8, 16, 17, 32, 48, 64, 65, 96, 128, 200):
-            g = satnet.geometry(N, k, dtype, limit)
-            assert (
-                k <= g.columns < k + 16 * math.ceil(g.columns / 64)
-                and g.columns % (16 * math.ceil(g.columns / 64)) == 0
-            )
+            if (limit, dtype, k) in TOO_LONG:
+                continue
+            g = satnet.geometry(N, k, dtype, limit, capability)
+            assert g.tensor == (dtype == torch.float32 and capability >= (8, 0) and k > 16 and g.tile >= 16)
+            unit = (32 if g.tensor else 16) * math.ceil(g.columns / 64)
+            assert k <= g.columns < k + unit and g.columns % unit == 0
             assert g.threads == 32 * g.warps <= 512 and 1024 % g.threads == 0
-            assert 2 * 32 * 33 * dtype.itemsize <= limit  # of the kernel gram
-            assert 0 <= g.capacity <= N and g.base <= g.shared <= limit
+            assert 0 <= g.capacity < N + 8 and g.capacity % 8 == 0 and g.base <= g.shared <= limit
             assert g.shared == g.base + g.capacity * g.columns * dtype.itemsize
             if 0 < g.capacity < N:
-                assert 2 * g.capacity >= N and g.shared + g.columns * dtype.itemsize > limit
+                assert 2 * g.capacity >= N and g.shared + 8 * g.columns * dtype.itemsize > limit
             assert g.tile * ((g.columns + 31) // 32) <= 64 or g.tile == 8
 
 
 def test_geometry_of_the_sudoku_layer() -> None:
-    """On an H100 or H200 all 1,030 vectors are in shared memory, with 16 warps."""
-    g = satnet.geometry(1030, 32, torch.float32, 227 * 1024)
-    assert (g.columns, g.tile, g.warps, g.capacity) == (32, 32, 16, 1030)
+    """On an H100 or H200 all 1,030 vectors, padded to 1,032, are in shared memory, with 16 warps."""
+    g = satnet.geometry(1030, 32, torch.float32, 227 * 1024, (9, 0))
+    assert (g.columns, g.tile, g.warps, g.capacity, g.tensor) == (32, 32, 16, 1032, True)
 
 
 def test_geometry_refuses_a_k_that_cannot_be_held() -> None:
-    with pytest.raises(ValueError, match="k must leave a block room"):
-        satnet.geometry(10, 10_000, torch.float64, 64 * 1024)
+    for limit, dtype, k in (*TOO_LONG, (227 * 1024, torch.float32, 10_000)):
+        with pytest.raises(ValueError, match="k must leave a block room"):
+            satnet.geometry(10, k, dtype, limit, (7, 5))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -79,7 +82,7 @@ def test_arguments_are_packed_as_the_sources_have_them() -> None:
         _cuda.pack([2**31])
 
 
-@pytest.mark.parametrize("file", ["mixing.cu", "dykstra.cu", "newton.cu"])
+@pytest.mark.parametrize("file", ["gram.cu", "mixing.cu", "dykstra.cu", "newton.cu"])
 def test_parameters_are_pointers_int32_and_float64(file: str) -> None:
     kernels = signatures(_cuda.program(file, torch.float32))
     assert kernels

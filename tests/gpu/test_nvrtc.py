@@ -18,11 +18,13 @@ ARCHITECTURES = {"sm_75": 64, "sm_80": 163, "sm_90": 227, "sm_100": 227, "sm_120
 CASES = [*((arch, torch.float32) for arch in ARCHITECTURES), ("sm_75", torch.float64), ("sm_120", torch.float64)]
 
 
-def programs(dtype: torch.dtype, limit: int) -> list[_cuda.Program]:
+def programs(arch: str, dtype: torch.dtype) -> list[_cuda.Program]:
     """What the layers would compile at common sizes: the Sudoku layer, and matching 10 x 50."""
-    n, m = 10, 50
+    n, m, limit = 10, 50, 1024 * ARCHITECTURES[arch]
+    capability = divmod(int(arch.removeprefix("sm_")), 10)
     return [
-        satnet.geometry(1030, 32, dtype, limit).program(dtype),
+        _cuda.program("gram.cu", dtype, WARPS=satnet._GRAM_WARPS),
+        satnet.geometry(1030, 32, dtype, limit, capability).program(dtype),
         _cuda.program("dykstra.cu", dtype, WARPS=matching.dmm_geometry(n, m, dtype, limit).warps),
         _cuda.program("newton.cu", dtype, WARPS=matching.projection_geometry(n, m, dtype, limit).warps),
     ]
@@ -30,7 +32,7 @@ def programs(dtype: torch.dtype, limit: int) -> list[_cuda.Program]:
 
 @pytest.mark.parametrize(("arch", "dtype"), CASES, ids=lambda value: str(value).removeprefix("torch."))
 def test_nvrtc_compiles_every_kernel(arch: str, dtype: torch.dtype) -> None:
-    for program in programs(dtype, 1024 * ARCHITECTURES[arch]):
+    for program in programs(arch, dtype):
         code = bytes(_cuda.compile_program(program, arch).code)
         assert code[:4] == b"\x7fELF"
         for kernel in signatures(program):
@@ -40,7 +42,7 @@ def test_nvrtc_compiles_every_kernel(arch: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("k", [96, 130])
 def test_nvrtc_compiles_for_long_vectors(k: int) -> None:
     """Tiles of 16 and of 8 rows, several strips of columns."""
-    program = satnet.geometry(300, k, torch.float32, 99 * 1024).program(torch.float32)
+    program = satnet.geometry(300, k, torch.float32, 99 * 1024, (8, 0)).program(torch.float32)
     assert bytes(_cuda.compile_program(program, "sm_80").code)[:4] == b"\x7fELF"
 
 

@@ -22,6 +22,7 @@ SIZES = {  # batch, n, m, aux, k
     "two strips of registers": (2, 20, 30, 20, 33),
     "many rows for few columns": (2, 45, 6, 7, 9),
     "larger": (2, 61, 40, 20, 16),
+    "tensor cores": (2, 61, 40, 20, 32),
 }
 SHARES = {"none given": 0.0, "some given": 0.4, "all given": 1.0}
 CASES = list(itertools.product(SIZES, SHARES))
@@ -41,7 +42,7 @@ def test_forward_is_the_cpu_kernel(host: HostDevice, size: str, share: str) -> N
     got, want = cuda.mixing(*p, 40, 1e-4), cpu.mixing(*p, 40, 1e-4)
     for found, wanted in zip(got, want, strict=True):
         assert_close(found, wanted, rtol=1e-8, atol=1e-10)
-    assert [kernel for _, kernel, *_ in host.launches] == ["gram", "mixing"]
+    assert [kernel for _, kernel, *_ in host.launches] == ["survey", "gram", "mixing"]
 
 
 @pytest.mark.parametrize("size", ["odd", "larger"])
@@ -89,8 +90,11 @@ def test_a_coordinate_that_nothing_holds_and_gradients_of_any_scale(host: HostDe
         assert_near(cuda.solve_adjoint(*args)[0], cpu.solve_adjoint(*args)[0], 1e-8)
 
 
-@pytest.mark.parametrize("size", ["odd", "two strips of registers", "larger"])
-def test_float32(host: HostDevice, size: str) -> None:
+@pytest.mark.parametrize("capability", [(7, 5), (9, 0)])
+@pytest.mark.parametrize("size", ["odd", "two strips of registers", "larger", "tensor cores"])
+def test_float32(host: HostDevice, size: str, capability: tuple[int, int]) -> None:
+    """Without tensor cores and, where vectors are long enough, with them."""
+    host.capability = capability
     p = problem(size, "some given").to(torch.float32)
     exact = p.to(torch.float64)
     out, V, norms, _, _ = cuda.mixing(*p, 4, 0.0)
@@ -115,13 +119,13 @@ def test_long_vectors(host: HostDevice, k: int) -> None:
     assert_near(cuda.solve_adjoint(*args)[0], cpu.solve_adjoint(*args)[0], 1e-8)
 
 
-@pytest.mark.parametrize("capacity", [0, 16, 20])
+@pytest.mark.parametrize("capacity", [0, 16, 24])
 def test_samples_that_do_not_fit_in_shared_memory(host: HostDevice, capacity: int) -> None:
     """Some of a batch are in shared memory, others are not; the fixed vectors pass through in several pieces."""
     p = make_problem(4, 24, 30, 6, 8, share_given=0.6, seed=2)
-    base = cuda.geometry(len(p.S), 8, p.S.dtype, host.shared_memory).base
+    base = cuda.geometry(len(p.S), 8, p.S.dtype, host.shared_memory, host.capability).base
     host.shared_memory = base + capacity * 16 * 8
-    assert cuda.geometry(len(p.S), 8, p.S.dtype, host.shared_memory).capacity == capacity
+    assert cuda.geometry(len(p.S), 8, p.S.dtype, host.shared_memory, host.capability).capacity == capacity
     for got, want in zip(cuda.mixing(*p, 10, 1e-4), cpu.mixing(*p, 10, 1e-4), strict=True):
         assert_close(got, want, rtol=1e-8, atol=1e-10)
     _, V, norms, _, _ = cpu.mixing(*p, 10, 1e-4)
@@ -148,9 +152,10 @@ def test_the_order_of_threads_and_the_size_of_the_grid_change_no_bit(
 @pytest.mark.parametrize(("N", "m"), [(1, 1), (31, 5), (32, 32), (70, 33)])
 def test_gram_matrix_is_exactly_symmetric(host: HostDevice, N: int, m: int) -> None:
     S = torch.randn(N, m, dtype=torch.float64)
-    C = cuda._Launch(S, 8, "mixing", 1, copies=3).C
-    assert torch.equal(C, C.T)
-    assert_close(C, S @ S.T)
+    for scale in (1.0, 2.0**-1000, 2.0**1015):
+        C = cuda._Launch(scale * S, 8, "mixing", 1, copies=3).C
+        assert torch.equal(C, C.T)
+        assert_close(C, S @ S.T / cpu.scaling(S) ** 2)
 
 
 def test_whole_layer_and_its_gradients(host: HostDevice, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +183,7 @@ def test_bad_values_are_refused(host: HostDevice) -> None:
         z[1, 2] = wrong
         with pytest.raises(ValueError, match=r"z must be in \[0, 1\] everywhere; got 1 entries that are not.*\(1, 2\)"):
             cuda.mixing(S, z, given, start, 4, 1e-4)
-    assert not host.launches
+    assert "mixing" not in [kernel for _, kernel, *_ in host.launches]
 
 
 def test_empty_batch(host: HostDevice) -> None:
