@@ -33,12 +33,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) survey(
 
 constexpr int SIDE = 2 * LANES, SHARE = SIDE / WARPS, DEPTH = LANES, PITCH = DEPTH + 4;  // rows begin at 16 bytes
 
-// SIDE x DEPTH numbers of S from row, column on, divided by the scaling, and zeros where there are none.
-__device__ inline void stage(const T* S, int N, int m, int row, int column, T half, T other_half, T* to) {
-    for (int e = threadIdx.x; e < SIDE * DEPTH; e += THREADS) {
-        const int r = e / DEPTH, c = e % DEPTH;
+constexpr int EACH = SIDE * DEPTH / THREADS;  // of the numbers of a stage, a thread's
+
+// SIDE x DEPTH numbers of S from row, column on, zeros where there are none.
+__device__ inline void fetch(const T* S, int N, int m, int row, int column, T (&to)[EACH]) {
+#pragma unroll
+    for (int i = 0; i < EACH; ++i) {
+        const int e = threadIdx.x + i * THREADS, r = e / DEPTH, c = e % DEPTH;
         const bool inside = row + r < N && column + c < m;
-        to[r * PITCH + c] = inside ? S[static_cast<long long>(row + r) * m + column + c] * half * other_half : T(0);
+        to[i] = inside ? S[static_cast<long long>(row + r) * m + column + c] : T(0);
     }
 }
 
@@ -55,13 +58,21 @@ extern "C" __global__ void __launch_bounds__(THREADS) gram(const T* S, const lon
     // the inverse of the scaling need not be representable; by two factors it is, and both are exact
     const int exponent = exponent_of<T>(state);
     const T half = T(ldexp(1.0, -(exponent / 2))), other_half = T(ldexp(1.0, exponent / 2 - exponent));
-    T sum[SHARE][2];
+    T sum[SHARE][2], next_left[EACH], next_right[EACH];
 #pragma unroll
     for (int i = 0; i < SHARE; ++i) sum[i][0] = sum[i][1] = 0;
+    fetch(S, N, m, i0, 0, next_left);
+    fetch(S, N, m, j0, 0, next_right);
     for (int from = 0; from < m; from += DEPTH) {
-        stage(S, N, m, i0, from, half, other_half, left);
-        stage(S, N, m, j0, from, half, other_half, right);
+#pragma unroll
+        for (int i = 0; i < EACH; ++i) {
+            const int e = threadIdx.x + i * THREADS, at = e / DEPTH * PITCH + e % DEPTH;
+            left[at] = next_left[i] * half * other_half;
+            right[at] = next_right[i] * half * other_half;
+        }
         __syncthreads();
+        fetch(S, N, m, i0, from + DEPTH, next_left);
+        fetch(S, N, m, j0, from + DEPTH, next_right);
 #pragma unroll
         for (int c = 0; c < DEPTH; c += 4) {
             T one[2][4];

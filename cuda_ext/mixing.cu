@@ -307,12 +307,19 @@ __device__ inline void multiply(
     }
 }
 
-// The sum of what parts first .. last - 1 have of entry r, c of a tile's product.
-__device__ inline T add_parts(const Room& room, int first, int last, int r, int c) {
-    T total = 0;
-    for (int part = first; part < last; ++part)
-        total += room.partial[((part * STRIPS + c / STRIP) * TILE + r) * STRIP + c % STRIP];
-    return total;
+// The sums of what parts 0 .. split - 1 have of entry r, c of a tile's product, and of what the others have.
+struct Sums {
+    T low, high;
+};
+
+__device__ inline Sums add_parts(const Room& room, int split, int r, int c) {
+    Sums sums = {0, 0};
+#pragma unroll
+    for (int part = 0; part < PARTS; ++part) {
+        const T value = room.partial[((part * STRIPS + c / STRIP) * TILE + r) * STRIP + c % STRIP];
+        (part < split ? sums.low : sums.high) += value;
+    }
+    return sums;
 }
 
 // Copies to shared memory that arrive while the helpers multiply, and are there after `arrived` and a barrier.
@@ -337,15 +344,21 @@ template <bool UPPER>
 __device__ inline void load_couplings(const T* C, int N, Tile tile, Tile last, int parity) {
     const Room room = make_room();
     T* const coupling = room.coupling + parity * TILE * TILE;
+    const int lane = lane_number(), q = lane % TILE;
+    // a lane has one row of each tile, for all
+    const int own = tile.rows[tile.t + smaller(q, tile.height - 1)];
+    const int own_last = last.height > 0 ? last.rows[last.t + smaller(q, last.height - 1)] : 0;
     for (int e = threadIdx.x - LANES; e < TILE * TILE; e += THREADS - LANES) {
-        const int turn = e / TILE, other = turn + 1 + e % TILE;
-        const int r = UPPER ? tile.height - 1 - turn : turn, q = UPPER ? tile.height - 1 - other : other;
+        const int turn = e / TILE, other = turn + 1 + q;
+        const int r = UPPER ? tile.height - 1 - turn : turn, behind = UPPER ? tile.height - 1 - other : other;
+        const int row = __shfl_sync(ALL, own, larger(r, 0)), column = __shfl_sync(ALL, own, larger(smaller(behind, LANES - 1), 0));
+        const int cross_row = __shfl_sync(ALL, own, turn);
         if (other < tile.height)
-            copy(coupling + e, C + (tile.rows[tile.t + r] * N + tile.rows[tile.t + q]));
+            copy(coupling + e, C + (row * N + column));
         else
             coupling[e] = 0;
-        if (turn < tile.height && e % TILE < last.height)
-            copy(room.cross + e, C + (tile.rows[tile.t + turn] * N + last.rows[last.t + e % TILE]));
+        if (turn < tile.height && q < last.height)
+            copy(room.cross + e, C + (cross_row * N + own_last));
         else
             room.cross[e] = 0;
     }
@@ -523,14 +536,16 @@ __device__ __noinline__ void sweep(
             arrived();
         }
         __syncthreads();
+#pragma unroll 2
         for (int e = threadIdx.x; e < TILE * K; e += THREADS) {
             if (tile.height > 0) lowered += room.high[e], reached += room.low[e];
             if (!more) continue;
             const int r = e / K, c = e % K;
             T low = 0, high = 0;
             if (r < next.height) {
-                low = room.pull[e] + add_parts(room, 0, parts, r, c) + add_cross<IN_SHARED>(room, x, tile, r, c);
-                high = add_parts(room, parts, PARTS, r, c);
+                const Sums sums = add_parts(room, parts, r, c);
+                low = room.pull[e] + sums.low + add_cross<IN_SHARED>(room, x, tile, r, c);
+                high = sums.high;
             }
             room.low[e] = low, room.high[e] = high;
         }
@@ -571,7 +586,7 @@ __device__ __noinline__ void pull(
         __syncthreads();
         for (int e = threadIdx.x; e < tile.height * K; e += THREADS) {
             T* const at = constant + t * K + e;
-            *at = (first ? T(0) : *at) + add_parts(room, 0, PARTS, e / K, e % K);
+            *at = (first ? T(0) : *at) + add_parts(room, PARTS, e / K, e % K).low;
         }
         __syncthreads();
     }
@@ -662,10 +677,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) mixing(
             weight = inertia;
             if (done < max_iter) {
                 const T factor = T(weight);
-                for (int e = threadIdx.x; e < used; e += THREADS) {
-                    const T current = x[e];
-                    x[e] = current + factor * (current - previous[e]);
-                    previous[e] = current;
+                for (int e = 4 * threadIdx.x; e < used; e += 4 * THREADS) {
+                    T current[4], ahead[4];
+                    load4(x + e, current), load4(previous + e, ahead);
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) ahead[i] = current[i] + factor * (current[i] - ahead[i]);
+                    store4(x + e, ahead), store4(previous + e, current);
                 }
             }
             __syncthreads();
@@ -735,11 +752,11 @@ __device__ __noinline__ void solve(Tile tile, int parity, T* y, T* out) {
     }
 }
 
-// out = (I + L)^-1 (x - shift) and y = D^-1/2 out, one substitution, where L is the part below (`UPPER`: above) the
-// diagonal of P D^-1/2 C D^-1/2 P, with P_i = I - v_i v_i' and scale = D^-1/2. `shift` may be nullptr, for 0.
+// out = (I + L)^-1 x and y = D^-1/2 out, one substitution, where L is the part below (`UPPER`: above) the diagonal of
+// P D^-1/2 C D^-1/2 P, with P_i = I - v_i v_i' and scale = D^-1/2. `out` may be x.
 template <bool UPPER, bool IN_SHARED>
 __device__ __noinline__ void substitute(
-    const T* C, int N, const int* free, int n_free, const T* scale, const T* v, const T* x, const T* shift, T* y, T* out
+    const T* C, int N, const int* free, int n_free, const T* scale, const T* v, const T* x, T* y, T* out
 ) {
     const Room room = make_room();
     const int w = uniform_warp_number(), final = (n_free - 1) / TILE * TILE;
@@ -756,10 +773,7 @@ __device__ __noinline__ void substitute(
                 T* const along = room.along + parity * TILE * K + e;
                 if (e < next.height * K) {
                     copy(along, v + at);
-                    if (shift)
-                        room.pull[e] = x[at] - shift[at];
-                    else
-                        copy(room.pull + e, x + at);
+                    copy(room.pull + e, x + at);
                     if (e < next.height) copy(room.scale + parity * TILE + e, scale + next.t + e);
                 } else {
                     *along = room.pull[e] = 0;
@@ -773,10 +787,12 @@ __device__ __noinline__ void substitute(
         }
         __syncthreads();
         if (!more) break;
+#pragma unroll 2
         for (int e = threadIdx.x; e < TILE * K; e += THREADS) {
             const int r = e / K, c = e % K;
-            room.low[e] = tile.height > 0 ? add_parts(room, 0, PARTS, r, c) + add_cross<IN_SHARED>(room, y, tile, r, c) : T(0);
-            room.high[e] = room.pull[e];
+            T low = 0;
+            if (tile.height > 0) low = add_parts(room, PARTS, r, c).low + add_cross<IN_SHARED>(room, y, tile, r, c);
+            room.low[e] = low, room.high[e] = room.pull[e];
         }
         __syncthreads();
         tile = next;
@@ -794,6 +810,13 @@ __device__ inline void output_pull(const T* V, bool is_output, double grad, doub
         const double value = c == 0 ? pull * sine : c < k && pull != 0 ? -pull * double(V[0]) * (double(V[c]) / sine) : 0.0;
         x[c] = T(value);
     }
+}
+
+__device__ inline double square_of(const T (&x)[4]) {
+    double total = 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) total += double(x[i]) * double(x[i]);
+    return total;
 }
 
 // The linear system of the backward pass, `op.adjoint`, by the preconditioned conjugate gradients of kernels.adjoint: the
@@ -831,17 +854,17 @@ extern "C" __global__ void __launch_bounds__(THREADS) adjoint(
         const int n_free = room.counts[0];
         const bool in_shared = n_free <= capacity;
         T* const y = in_shared ? room.x : own + 6 * size;
-        const auto forwards = [&](const T* from, const T* shift, T* to) {
+        const auto forwards = [&](const T* from, T* to) {
             if (in_shared)
-                substitute<false, true>(C, N, free, n_free, scale, v, from, shift, y, to);
+                substitute<false, true>(C, N, free, n_free, scale, v, from, y, to);
             else
-                substitute<false, false>(C, N, free, n_free, scale, v, from, shift, y, to);
+                substitute<false, false>(C, N, free, n_free, scale, v, from, y, to);
         };
         const auto backwards = [&](const T* from, T* to) {
             if (in_shared)
-                substitute<true, true>(C, N, free, n_free, scale, v, from, nullptr, y, to);
+                substitute<true, true>(C, N, free, n_free, scale, v, from, y, to);
             else
-                substitute<true, false>(C, N, free, n_free, scale, v, from, nullptr, y, to);
+                substitute<true, false>(C, N, free, n_free, scale, v, from, y, to);
         };
         int count = 0;
         const int used = n_free * K;
@@ -875,22 +898,38 @@ extern "C" __global__ void __launch_bounds__(THREADS) adjoint(
             }
             for (int e = threadIdx.x; e < used; e += THREADS) s[e] /= size_of_loss;
             __syncthreads();
-            forwards(s, nullptr, r);
+            forwards(s, r);
             double residual = 0;
-            for (int e = threadIdx.x; e < used; e += THREADS) {
-                p[e] = r[e];
-                residual += double(r[e]) * double(r[e]);
+            for (int e = 4 * threadIdx.x; e < used; e += 4 * THREADS) {
+                T old[4];
+                load4(r + e, old);
+                store4(p + e, old);
+                residual += square_of(old);
             }
             residual = block_sum(residual, room.sums);
             double length = residual;
             const double target = tolerance * residual;
             while (residual > target && count < max_iter) {
                 backwards(p, s);
-                forwards(p, s, q);
+                for (int e = 4 * threadIdx.x; e < used; e += 4 * THREADS) {
+                    T direction[4], solved[4];
+                    load4(p + e, direction), load4(s + e, solved);
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) direction[i] -= solved[i];
+                    store4(q + e, direction);
+                }
+                __syncthreads();
+                forwards(q, q);
                 double curvature = 0;
-                for (int e = threadIdx.x; e < used; e += THREADS) {
-                    q[e] += s[e];
-                    curvature += double(p[e]) * double(q[e]);
+                for (int e = 4 * threadIdx.x; e < used; e += 4 * THREADS) {
+                    T direction[4], solved[4], image[4];
+                    load4(p + e, direction), load4(s + e, solved), load4(q + e, image);
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) {
+                        image[i] += solved[i];
+                        curvature += double(direction[i]) * double(image[i]);
+                    }
+                    store4(q + e, image);
                 }
                 curvature = block_sum(curvature, room.sums);
                 const bool flat = curvature * max_iter < length;  // flatter than max_iter sweeps could resolve
@@ -898,18 +937,29 @@ extern "C" __global__ void __launch_bounds__(THREADS) adjoint(
                 // the first direction, if flat, is the sweep itself, as coordinate descent would do it
                 const T alpha = flat ? T(1) : T(residual / curvature);
                 double left = 0;
-                for (int e = threadIdx.x; e < used; e += THREADS) {
-                    u[e] += alpha * (scale[e / K] * s[e]);
-                    r[e] -= alpha * q[e];
-                    left += double(r[e]) * double(r[e]);
+                for (int e = 4 * threadIdx.x; e < used; e += 4 * THREADS) {
+                    const T own_scale = scale[e / K];
+                    T solved[4], image[4], solution[4], rest[4];
+                    load4(s + e, solved), load4(q + e, image), load4(u + e, solution), load4(r + e, rest);
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) {
+                        solution[i] += alpha * (own_scale * solved[i]);
+                        rest[i] -= alpha * image[i];
+                    }
+                    store4(u + e, solution), store4(r + e, rest);
+                    left += square_of(rest);
                 }
                 if (flat) break;
                 left = block_sum(left, room.sums);
                 const T beta = T(left / residual);
                 length = 0;
-                for (int e = threadIdx.x; e < used; e += THREADS) {
-                    p[e] = r[e] + beta * p[e];
-                    length += double(p[e]) * double(p[e]);
+                for (int e = 4 * threadIdx.x; e < used; e += 4 * THREADS) {
+                    T direction[4], rest[4];
+                    load4(p + e, direction), load4(r + e, rest);
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) direction[i] = rest[i] + beta * direction[i];
+                    store4(p + e, direction);
+                    length += square_of(direction);
                 }
                 length = block_sum(length, room.sums);
                 residual = left;

@@ -49,9 +49,9 @@ def test_geometry_of_satnet(limit: int, capability: tuple[int, int], dtype: torc
 
 
 def test_geometry_of_the_sudoku_layer() -> None:
-    """On an H100 or H200 all 1,030 vectors, padded to 1,032, are in shared memory, with 16 warps."""
+    """On an H100 or H200 all 1,030 vectors, padded to 1,032, are in shared memory, with 8 warps."""
     g = satnet.geometry(1030, 32, torch.float32, 227 * 1024, (9, 0))
-    assert (g.columns, g.tile, g.warps, g.capacity, g.tensor) == (32, 32, 16, 1032, True)
+    assert (g.columns, g.tile, g.warps, g.capacity, g.tensor) == (32, 32, 8, 1032, True)
 
 
 def test_geometry_refuses_a_k_that_cannot_be_held() -> None:
