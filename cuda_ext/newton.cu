@@ -292,15 +292,15 @@ __device__ inline double gather(Newton& p, const T* A, const bool* templates, in
 
 // `op.projection`: A (batch, n, m), -inf where forbidden, and templates (batch, n) to X (batch, n, m), the multipliers beta
 // (batch, m) of its columns, the Newton steps (batch) and max |1 - X 1| (batch). A block has `bytes` of `workspace`, unless
-// it is `in_shared`.
+// it is IN_SHARED.
 extern "C" __global__ void __launch_bounds__(THREADS) projection(
     const T* A, const bool* templates, int* ticket, unsigned char* workspace, T* X, double* beta, long long* iterations,
-    double* residuals, int batch, int n, int m, int slack, int max_iter, int in_shared, int bytes, double tolerance
+    double* residuals, int batch, int n, int m, int slack, int max_iter, int bytes, double tolerance
 ) {
     SHARED_MEMORY(memory);
     double* const sums = reinterpret_cast<double*>(memory);
     int* const counts = reinterpret_cast<int*>(sums + (WARPS + 1) / 2 * 2);
-    unsigned char* const own = in_shared ? reinterpret_cast<unsigned char*>(counts + 4) : workspace + blockIdx.x * static_cast<long long>(bytes);
+    unsigned char* const own = IN_SHARED ? reinterpret_cast<unsigned char*>(counts + 4) : workspace + blockIdx.x * static_cast<long long>(bytes);
     while (true) {
         const int b = next_problem(ticket, counts + 3);
         if (b >= batch) break;
@@ -340,12 +340,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) projection(
 
 // `op.projection_adjoint`: out = J grad for the generalised Jacobian J at X; see newton.projection_adjoint.
 extern "C" __global__ void __launch_bounds__(THREADS) projection_adjoint(
-    const T* X, const double* beta, const T* grad, unsigned char* workspace, T* out, int batch, int n, int m, int in_shared,
-    int bytes
+    const T* X, const double* beta, const T* grad, unsigned char* workspace, T* out, int batch, int n, int m, int bytes
 ) {
     SHARED_MEMORY(memory);
     double* const sums = reinterpret_cast<double*>(memory);
-    unsigned char* const own = in_shared ? memory + 8 * ((WARPS + 1) / 2 * 2) + 16 : workspace + blockIdx.x * static_cast<long long>(bytes);
+    unsigned char* const own = IN_SHARED ? memory + 8 * ((WARPS + 1) / 2 * 2) + 16 : workspace + blockIdx.x * static_cast<long long>(bytes);
     const Newton p = make_newton(own, sums, n, m, false);
     for (int b = blockIdx.x; b < batch; b += gridDim.x) {
         const long long size = static_cast<long long>(n) * m;

@@ -22,14 +22,18 @@ class Geometry(NamedTuple):
     def threads(self) -> int:
         return 32 * self.warps
 
+    def program(self, file: str, dtype: torch.dtype) -> _cuda.Program:
+        return _cuda.program(file, dtype, WARPS=self.warps, IN_SHARED=int(self.in_shared))
+
 
 def dmm_geometry(n: int, m: int, dtype: torch.dtype, limit: int) -> Geometry:
     """One warp for each 1,024 pairs, up to 16, and none without rows."""
     warps = 1
     while warps < 16 and 1024 * warps < n * m and 8 * warps <= n:
         warps *= 2
-    numbers = 3 * n * m + (3 + warps) * m + 3 * n
-    return _geometry(warps, dtype.itemsize * numbers + 4 * m, limit)
+    rows, pitch = -(-n // (4 * warps)) * 4 * warps, -(-m // 32) * 32  # Arrays in dykstra.cu
+    numbers = 3 * rows * pitch + (3 + warps) * pitch + 3 * rows
+    return _geometry(warps, dtype.itemsize * numbers + 4 * pitch, limit)
 
 
 def projection_geometry(n: int, m: int, dtype: torch.dtype, limit: int) -> Geometry:
@@ -67,7 +71,7 @@ def dmm(
     bits = cost.new_empty(bits_shape(cost.shape, rounds), dtype=torch.uint8)
     if cost.numel():
         launch = _Launch(cost, "dykstra.cu", "dmm", dmm_geometry)
-        options = (n_grad, n_proj, average, slack, keep, *launch.place, float(step_size))
+        options = (n_grad, n_proj, average, slack, keep, launch.geometry.bytes, float(step_size))
         launch(cost, launch.workspace, X, bits, B, n, m, *options)
     return X, bits
 
@@ -80,7 +84,7 @@ def dmm_adjoint(
     (B, n, m), out = cost.shape, torch.empty_like(cost)
     if cost.numel():
         launch = _Launch(cost, "dykstra.cu", "dmm_adjoint", dmm_geometry)
-        options = (n_grad, n_proj, average, slack, *launch.place, float(step_size))
+        options = (n_grad, n_proj, average, slack, launch.geometry.bytes, float(step_size))
         launch(cost, bits, grad, launch.workspace, out, B, n, m, *options)
     return out
 
@@ -97,7 +101,7 @@ def projection(
     if A.numel():
         launch = _Launch(A, "newton.cu", "projection", projection_geometry)
         ticket = A.new_zeros(1, dtype=torch.int32)
-        options = (slack, min(max_iter, 2**31 - 1), *launch.place, float(tolerance))
+        options = (slack, min(max_iter, 2**31 - 1), launch.geometry.bytes, float(tolerance))
         launch(A, templates, ticket, launch.workspace, X, beta, steps, residuals, B, n, m, *options)
     return X, beta, steps, residuals
 
@@ -108,7 +112,7 @@ def projection_adjoint(X: Tensor, beta: Tensor, grad: Tensor) -> Tensor:
     (B, n, m), out = X.shape, torch.empty_like(grad)
     if X.numel():
         launch = _Launch(X, "newton.cu", "projection_adjoint", projection_geometry)
-        launch(X, beta, grad, launch.workspace, out, B, n, m, *launch.place)
+        launch(X, beta, grad, launch.workspace, out, B, n, m, launch.geometry.bytes)
     return out
 
 
@@ -123,12 +127,11 @@ class _Launch:
             raise ValueError(f"a problem must have fewer than 2**28 pairs on CUDA; got {n} x {m}")
         self.device, self.kernel = _cuda.device_of(problems), kernel
         self.geometry = geometry(n, m, problems.dtype, self.device.shared_memory)
-        self.program = _cuda.program(file, problems.dtype, WARPS=self.geometry.warps)
+        self.program = self.geometry.program(file, problems.dtype)
         resident = self.device.resident(self.program, kernel, self.geometry.threads, self.geometry.shared)
         self.grid = min(B, resident)
         in_global = 0 if self.geometry.in_shared else self.grid * self.geometry.bytes
         self.workspace = problems.new_empty(in_global, dtype=torch.uint8)
-        self.place = (self.geometry.in_shared, self.geometry.bytes)
 
     def __call__(self, *args: object) -> None:
         self.device.launch(self.program, self.kernel, self.grid, self.geometry.threads, self.geometry.shared, args)

@@ -25,8 +25,8 @@ def programs(arch: str, dtype: torch.dtype) -> list[_cuda.Program]:
     return [
         _cuda.program("gram.cu", dtype, WARPS=satnet._GRAM_WARPS),
         satnet.geometry(1030, 32, dtype, limit, capability).program(dtype),
-        _cuda.program("dykstra.cu", dtype, WARPS=matching.dmm_geometry(n, m, dtype, limit).warps),
-        _cuda.program("newton.cu", dtype, WARPS=matching.projection_geometry(n, m, dtype, limit).warps),
+        matching.dmm_geometry(n, m, dtype, limit).program("dykstra.cu", dtype),
+        matching.projection_geometry(n, m, dtype, limit).program("newton.cu", dtype),
     ]
 
 
