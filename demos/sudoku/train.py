@@ -193,6 +193,13 @@ class Trainer:
             )
         if not checkpoint.random:
             raise ValueError(f"output: the checkpoint in {output} holds weights only, wanted that of a training run")
+        starts = trainer.generators["starts"]
+        if starts.get_state().shape != checkpoint.random["starts"].shape:
+            started_on = "cpu" if starts.device.type == "cuda" else "cuda"
+            raise ValueError(
+                f"device: got {device}, but the run in {output} was started on {started_on}, whose random numbers another "
+                f"device does not go on with; wanted {started_on}"
+            )
         trainer.net.load_state_dict(checkpoint.model)
         names = [name for name, _ in trainer.net.named_parameters()]
         trainer.adam.load_state_dict(
