@@ -265,9 +265,19 @@ def run_train(arguments: argparse.Namespace) -> int:
     if given.get("data") and given.get("givens"):
         raise ValueError("--givens: got it together with --data, whose boards are as they are; wanted one of the two")
 
+    from demos.distributed import joined
+
+    with joined(arguments.device) as device:
+        return _train(arguments, config, output, device)
+
+
+def _train(arguments: argparse.Namespace, config: TrainConfig, output: Path, device: str) -> int:
+    from demos.distributed import place, wait_for_all
     from demos.sudoku.checkpoint import load_checkpoint
     from demos.sudoku.train import CURVE_NAME, DivergedError, Trainer
 
+    first = place()[0] == 0
+    given = training_options(arguments)
     if arguments.resume:
         checkpoint = load_checkpoint(output)
         config = checkpoint.config
@@ -278,21 +288,26 @@ def run_train(arguments: argparse.Namespace) -> int:
                     f"with {shown(getattr(config, name))}; leave it out to resume"
                 )
         threads = checkpoint.threads if arguments.threads is None else arguments.threads
-        _set_up_torch(arguments.device, threads, config.box)
-        trainer = Trainer.resume(output, data=given.get("data"), device=arguments.device)
-        print(f"resuming the run in {output} after epoch {trainer.epoch} of {config.epochs}")
+        _set_up_torch(device, threads, config.box)
+        trainer = Trainer.resume(output, data=given.get("data"), device=device)
+        if first:
+            print(f"resuming the run in {output} after epoch {trainer.epoch} of {config.epochs}")
     else:
         if not arguments.overwrite:
             Trainer.check_output(output)
-        _set_up_torch(arguments.device, arguments.threads, config.box)
-        print(_describe_data(config))
-        print(_describe_layer(config), flush=True)
-        trainer = Trainer(config, output, device=arguments.device)
-        Trainer.clear_output(output)
+        _set_up_torch(device, arguments.threads, config.box)
+        if first:
+            print(_describe_data(config))
+            print(_describe_layer(config), flush=True)
+        trainer = Trainer(config, output, device=device)
+        if first:
+            Trainer.clear_output(output)
     try:
         result = trainer.fit()
     except DivergedError as error:
-        print(f"{PROGRAM} train: {error}", file=sys.stderr)
+        if first:
+            print(f"{PROGRAM} train: {error}", file=sys.stderr)
+        wait_for_all()  # torchrun ends all processes when one has failed: not before it is said
         return 1
     except KeyboardInterrupt:
         if trainer.history:
@@ -300,10 +315,12 @@ def run_train(arguments: argparse.Namespace) -> int:
             message = f"resume after epoch {trainer.epoch} with: {command}"
         else:
             message = "there is nothing to resume from yet"
-        print(f"\ninterrupted; {message}", file=sys.stderr)
+        if first:
+            print(f"\ninterrupted; {message}", file=sys.stderr)
         return 130
-    print(f"\nOf the unseen boards: {_describe_result(result)}.")
-    print(f"Checkpoint, metrics and learning curve ({CURVE_NAME}) are in {output}")
+    if first:
+        print(f"\nOf the unseen boards: {_describe_result(result)}.")
+        print(f"Checkpoint, metrics and learning curve ({CURVE_NAME}) are in {output}")
     return 0
 
 

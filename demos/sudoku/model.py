@@ -326,9 +326,9 @@ def restore(checkpoint: Checkpoint, **changes: Any) -> Net:
 def bit_loss(probabilities: Tensor, target: Tensor, counted: Tensor | None = None) -> Tensor:
     """Return the mean binary cross-entropy over all bits, given ones included, as in the SATNet paper; or over those counted.
 
-    Probabilities are first kept away from 0 and 1, where the logarithm has no value.
+    Probabilities are first kept away from 0 and 1, where the logarithm has no value. Of no bits at all it is 0.
     """
     kept = probabilities.clamp(_LOSS_FLOOR, 1 - _LOSS_FLOOR)
-    if counted is None:
-        return nn.functional.binary_cross_entropy(kept, target)
-    return nn.functional.binary_cross_entropy(kept[counted], target[counted])
+    if counted is not None:
+        kept, target = kept[counted], target[counted]
+    return nn.functional.binary_cross_entropy(kept, target) if kept.numel() else kept.sum()

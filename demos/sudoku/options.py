@@ -25,6 +25,7 @@ examples:
   {PROGRAM} train --box 3
   {PROGRAM} train --data boards.csv.gz --train 9000 --test 1000 --output runs/mine
   {PROGRAM} train --resume --output runs/mine
+  torchrun --standalone --nproc-per-node 4 -m demos.sudoku train --device cuda
   {PROGRAM} eval runs/mine --givens 28 --count 500 --search
   {PROGRAM} solve 53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79 \\
       --checkpoint runs/mine
@@ -204,7 +205,8 @@ def build_parser() -> argparse.ArgumentParser:
         "train",
         help="train a network, or resume its training",
         description="Train a network. The output directory gets a checkpoint (safetensors), the metrics "
-        "(CSV) and the learning curve (PNG), renewed after every epoch.",
+        "(CSV) and the learning curve (PNG), renewed after every epoch. Processes of torchrun share each batch "
+        "and train as one would.",
     )
     train.add_argument("--box", type=int, choices=(2, 3), help="2 for 4x4 boards, 3 for 9x9 boards (default: 3)")
     train.add_argument(

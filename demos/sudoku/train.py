@@ -3,6 +3,9 @@
 A run lives in a directory of three files, all rewritten after every epoch: the checkpoint, the metrics as CSV
 and the learning-curve picture. A run killed at any moment goes on from its last whole epoch, on the same
 number of threads to the same losses, bit for bit, as if nothing had happened.
+
+With ``torch.distributed`` set up, every process takes its share of each batch, of the test boards' too; the results are those
+of one process, up to rounding.
 """
 
 from __future__ import annotations
@@ -14,9 +17,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from demos.distributed import first_goes_first, loss_of_all, place, share, totals
 from demos.files import csv_text, write_atomically
 from demos.progress import progress_bar
 from demos.schedule import cosine, set_cosine_rate
@@ -69,7 +74,10 @@ def evaluate(
     seed: int,
     description: str = "testing",
 ) -> Evaluation:
-    """Complete the puzzles of ``boards`` and compare; the layer's random starts are drawn from ``seed``."""
+    """Complete the puzzles of ``boards`` and compare; the layer's random starts are drawn from ``seed``.
+
+    Several processes share each batch, and all return what came of the whole.
+    """
     if len(boards) == 0:
         raise ValueError("boards: got none, wanted at least one to evaluate on")
     if batch_size < 1:
@@ -81,7 +89,8 @@ def evaluate(
     net.eval()
     with torch.no_grad(), progress_bar(len(boards), description, " boards") as bar:
         for first in range(0, len(boards), batch_size):
-            batch = boards[first : first + batch_size]
+            whole = boards[first : first + batch_size]
+            batch = whole[share(len(whole))]
             puzzles = torch.from_numpy(batch.puzzles).to(net.device)
             solutions = torch.from_numpy(batch.solutions).to(net.device)
             if isinstance(net, VisualNet):
@@ -97,7 +106,9 @@ def evaluate(
             right += int(same.all(1).sum())
             cells_right += int((same & (puzzles == 0)).sum())
             obeying += int(obeys_rules(answers.cpu().numpy()).sum())
-            bar.update(len(batch))
+            bar.update(len(whole))
+    loss, *counts = totals([loss, right, cells_right, read, obeying], net.device)
+    right, cells_right, read, obeying = map(int, counts)
     givens = int(boards.givens.sum())
     blanks = boards.puzzles.size - givens
     return Evaluation(
@@ -126,6 +137,22 @@ class DivergedError(RuntimeError):
     """The loss is no longer a finite number."""
 
 
+def _be_silent(_: str) -> None:
+    """Log nothing."""
+
+
+def _synchronize_normalization(net: Net) -> None:
+    """Have batch normalization see whole batches, not this process's share."""
+    if not any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
+        return
+    if net.device.type != "cuda":
+        raise ValueError(
+            f"device: got {net.device} and {place()[1]} processes for a network with batch normalization, which has to see "
+            "whole batches and can across GPUs alone; wanted cuda, or one process"
+        )
+    nn.SyncBatchNorm.convert_sync_batchnorm(net)  # in place: the network itself is none
+
+
 class Trainer:
     """One training run.
 
@@ -141,6 +168,8 @@ class Trainer:
         A torch device.
     log
         Gets a line of text for each epoch, and notes.
+
+    With ``torch.distributed`` set up, the processes train together. The first one alone writes files and logs.
     """
 
     def __init__(
@@ -156,14 +185,22 @@ class Trainer:
         self.output = output
         self.name = name
         self.device = device
-        self.log = log
-        train_boards, test_boards = load_split(config, progress=True)
+        rank, self.ranks = place()
+        self.first = rank == 0
+        self.log = log if self.first else _be_silent
+        train_boards, test_boards = load_split(config, progress=self.first)
         self.data_fingerprint = fingerprint(train_boards, test_boards)
-        self.train_boards = add_images(train_boards, config, train=True)
-        self.test_boards = add_images(test_boards, config, train=False)
+        with first_goes_first():  # it downloads MNIST
+            self.train_boards = add_images(train_boards, config, train=True)
+            self.test_boards = add_images(test_boards, config, train=False)
         self.net = build(config).to(device)
+        self._trained: nn.Module = self.net
+        if self.ranks > 1:
+            _synchronize_normalization(self.net)
+            self._trained = DistributedDataParallel(self.net)
         self.adam = torch.optim.AdamW(self.net.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-        # The order of the boards and the layer's random starts are drawn from generators of their own.
+        # The order of the boards and the layer's random starts are drawn from generators of their own, which are in the same
+        # state in all processes.
         self.generators = {
             "order": torch.Generator().manual_seed(config.seed),
             "starts": torch.Generator(device).manual_seed(config.seed),
@@ -193,6 +230,13 @@ class Trainer:
             )
         if not checkpoint.random:
             raise ValueError(f"output: the checkpoint in {output} holds weights only, wanted that of a training run")
+        starts = trainer.generators["starts"]
+        if starts.get_state().shape != checkpoint.random["starts"].shape:
+            started_on = "cpu" if starts.device.type == "cuda" else "cuda"
+            raise ValueError(
+                f"device: got {device}, but the run in {output} was started on {started_on}, whose random numbers another "
+                f"device does not go on with; wanted {started_on}"
+            )
         trainer.net.load_state_dict(checkpoint.model)
         names = [name for name, _ in trainer.net.named_parameters()]
         trainer.adam.load_state_dict(
@@ -234,7 +278,8 @@ class Trainer:
     def fit(self) -> Evaluation:
         """Train to the last epoch, and return how the network then does on the unseen boards."""
         config = self.config
-        self.output.mkdir(parents=True, exist_ok=True)
+        if self.first:
+            self.output.mkdir(parents=True, exist_ok=True)
         if config.start is not None and not self.history:
             satnet_of(self.net).layer.load_state_dict(start_weights(Path(config.start), config))
         seen = seen_solutions(self.train_boards, self.test_boards)
@@ -263,10 +308,11 @@ class Trainer:
                     seconds=seconds,
                 )
             )
-            if epoch == config.epochs and config.network == "satnet":
-                self.limit = objective_limit(satnet_of(self.net), self.train_boards.solutions, seed=config.seed)
-            save_checkpoint(self.output / CHECKPOINT_NAME, self.checkpoint())
-            self.write_metrics()
+            if self.first:
+                if epoch == config.epochs and config.network == "satnet":
+                    self.limit = objective_limit(satnet_of(self.net), self.train_boards.solutions, seed=config.seed)
+                save_checkpoint(self.output / CHECKPOINT_NAME, self.checkpoint())
+                self.write_metrics()
             self._log_row(self.history[-1])
         return self.test()
 
@@ -326,7 +372,7 @@ class Trainer:
                     )
                 total += loss * len(batch)
                 bar.update(len(batch))
-                bar.set_postfix(loss=f"{total / bar.n:.4f}", refresh=False)
+                bar.set_postfix(loss=f"{total / (first + len(batch)):.4f}", refresh=False)
         return total / len(boards)
 
     def _mask(self, solutions: Tensor) -> Tensor:
@@ -343,7 +389,7 @@ class Trainer:
         """Return puzzles with the most confident of each one's blank cells given too, those that are right."""
         assert isinstance(self.net, BitNet)
         probabilities = self.net(*encode(puzzles.to(self.device)), generator=self.generators["starts"]).cpu()
-        best = probabilities.reshape(*puzzles.shape, -1).topk(2)
+        best = probabilities.reshape(*puzzles.shape, self.net.box**2).topk(2)
         blank = puzzles == 0
         confidence = (best.values[..., 0] - best.values[..., 1]).masked_fill(~blank, -1)
         ranks = confidence.argsort(dim=1, descending=True, stable=True).argsort(1)
@@ -351,23 +397,30 @@ class Trainer:
         return torch.where(chosen & blank, solutions, puzzles)
 
     def _train_batch(self, batch: Boards) -> float:
+        """Take a step down the gradient of the batch's mean loss, and return that; this process computes its share."""
         set_cosine_rate(self.adam, self.config.lr, self.step, self._steps())
+        part = share(len(batch))
         if self.config.masks is not None:
+            # Drawn for the whole batch, whatever the share.
             solutions = torch.from_numpy(batch.solutions)
-            puzzles = self._mask(solutions)
+            puzzles, solutions = self._mask(solutions)[part], solutions[part]
             for _ in range(self.config.decimation):
                 puzzles = self._decimate(puzzles, solutions)
-            batch = Boards(puzzles.numpy(), batch.solutions)
+            batch = Boards(puzzles.numpy(), solutions.numpy())
+        else:
+            batch = batch[part]
         target, _ = encode(torch.from_numpy(batch.solutions).to(self.device))
-        counted = None
+        counted, terms = None, target.numel()
         if not self.config.given_labels:
             counted = ~encode(torch.from_numpy(batch.puzzles).to(self.device))[1]
-        loss = bit_loss(self.net(*self.net.inputs(batch), generator=self.generators["starts"]), target, counted)
+            terms = int(counted.sum())
+        probabilities = self._trained(*self.net.inputs(batch), generator=self.generators["starts"])
+        loss, value = loss_of_all(bit_loss(probabilities, target, counted), terms)
         self.adam.zero_grad()
         torch.autograd.backward(loss)
         self.adam.step()
         self.step += 1
-        return loss.item()
+        return value
 
     def _log_row(self, row: EpochMetrics) -> None:
         train_loss = "" if row.train_loss is None else f"{row.train_loss:.5f}"

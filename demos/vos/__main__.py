@@ -6,10 +6,8 @@ import argparse
 import csv
 import importlib.util
 import io
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -313,30 +311,11 @@ def _fit(trainer: Trainer, description: str) -> Features:
 # --- training -----------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _processes(device: str) -> Iterator[str]:
-    """Under torchrun, join the other processes; yield the device of this one."""
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    if ranks == 1:
-        yield device
-        return
-    from torch import distributed as dist
-
-    if device == "cuda":
-        import torch
-
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    try:
-        yield device
-    finally:
-        dist.destroy_process_group()
-
-
 def run_train(arguments: argparse.Namespace) -> None:
     """Train features, or resume."""
-    with _processes(arguments.device) as device:
+    from demos.distributed import joined
+
+    with joined(arguments.device) as device:
         _train(arguments, device)
 
 

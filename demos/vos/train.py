@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from demos.checkpoints import read_checkpoint, with_prefix
+from demos.distributed import loss_of_all, place
 from demos.files import write_atomically
 from demos.schedule import set_cosine_rate
 from demos.vos.data import Clip
@@ -299,7 +299,7 @@ class Trainer:
             torch.manual_seed(self.config.seed)
             self.features = Features(model).to(device)
         self.losses = Losses(self.features, self.config).to(device)
-        self.rank, self.ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        self.rank, self.ranks = place()
         if self.config.batch_size % self.ranks:
             raise ValueError(
                 f"batch_size must be a multiple of the {self.ranks} processes; got {self.config.batch_size}"
@@ -326,7 +326,8 @@ class Trainer:
             losses = []
             for step in range(self.epoch * self.config.steps, (self.epoch + 1) * self.config.steps):
                 set_cosine_rate(self.adam, self.config.lr, step, total)
-                loss, value = self._loss(self.sampler.batch(step, self.rank, self.ranks).to(self.features.mean.device))
+                batch = self.sampler.batch(step, self.rank, self.ranks).to(self.features.mean.device)
+                loss, value = loss_of_all(self._computed(batch), self.losses.terms(batch))
                 if not math.isfinite(value):
                     raise RuntimeError(f"the loss became {value} in step {step}; a lower lr may help")
                 descend(self.adam, loss)
@@ -337,17 +338,6 @@ class Trainer:
             if self.path is not None and self.rank == 0:
                 self._save(self.path)
         return self.features.eval()
-
-    def _loss(self, batch: Batch) -> tuple[Tensor, float]:
-        """The loss whose gradients, averaged over the processes, are those of the whole batch's loss; and the latter."""
-        loss = self._computed(batch)
-        if self.ranks == 1:
-            return loss, loss.item()
-        terms = self.losses.terms(batch)
-        total = torch.tensor([loss.item() * terms, terms], dtype=torch.float64, device=loss.device)
-        dist.all_reduce(total)
-        weighted, count = total.tolist()
-        return loss * (self.ranks * terms / count), weighted / count
 
     def keep_unmatched_costs(self, costs: Mapping[str, float]) -> None:
         """Write the checkpoint anew with the unmatched cost that suits each kind of matching, see `evaluate.calibrate`."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +18,7 @@ import torch
 from demos.sudoku.config import PRESETS, TrainConfig
 from demos.sudoku.train import Trainer
 
+ROOT = Path(__file__).parents[2]
 SMALL = replace(PRESETS[2], givens=(7, 10), train=360, test=60, epochs=2, batch_size=10, lr=8e-3, seed=5)
 """The quick demo made quicker: enough to learn most of 4x4 Sudoku, with 36 batches an epoch."""
 
@@ -64,3 +69,23 @@ def stop_after() -> Callable[[int], Callable[[float], None]]:
         return stop
 
     return make
+
+
+def _run_on_two(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
+    ) as process:
+        try:
+            out, errors = process.communicate(timeout=240)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return subprocess.CompletedProcess(command, process.returncode, out, errors)
+
+
+@pytest.fixture(scope="session")
+def run_on_two() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a command in two processes of torchrun, warnings being errors. None of them outlives it."""
+    return _run_on_two

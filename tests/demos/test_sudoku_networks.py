@@ -269,6 +269,7 @@ def test_loss_of_the_counted_bits() -> None:
     p, target = torch.tensor([[0.25, 0.5]]), torch.tensor([[0.0, 1.0]])
     counted = torch.tensor([[False, True]])
     assert bit_loss(p, target, counted).item() == pytest.approx(-np.log(0.5))
+    assert bit_loss(p, target, torch.zeros_like(counted)).item() == 0
 
 
 def test_visual_run(small: TrainConfig, tmp_path: Path) -> None:

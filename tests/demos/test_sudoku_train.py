@@ -303,6 +303,15 @@ def test_weights_alone_cannot_be_resumed(trained: Path, tmp_path: Path) -> None:
         Trainer.resume(tmp_path)
 
 
+def test_a_run_stays_on_its_kind_of_device(trained: Path, tmp_path: Path) -> None:
+    """The state of a CUDA generator is 16 bytes, a seed and an offset."""
+    checkpoint = load_checkpoint(trained)
+    random = {**checkpoint.random, "starts": torch.zeros(16, dtype=torch.uint8)}
+    save_checkpoint(tmp_path / CHECKPOINT_NAME, replace(checkpoint, random=random))
+    with pytest.raises(ValueError, match=r"device: got cpu, but the run in .* was started on cuda, .*; wanted cuda$"):
+        Trainer.resume(tmp_path)
+
+
 def test_a_run_may_begin_with_learnt_weights(trained: Path, small: TrainConfig, tmp_path: Path) -> None:
     config = replace(small, start=str(trained), epochs=1)
     trainer = Trainer(config, tmp_path, log=silent)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import doctest
-import os
-import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +23,6 @@ from demos.vos.synthetic import SyntheticClip, SyntheticConfig
 from demos.vos.tracking import Tracker, merge, observe, paste, track
 from demos.vos.train import Losses, Sampler, TrainConfig, Trainer, load_features
 
-ROOT = Path(__file__).parents[2]
 MODEL = ModelConfig(dimension=16, refine=True, refine_width=4)
 SHAPES = SyntheticConfig(frames=6, height=48, width=64, objects=2, look_alikes=0, distractors=1, bars=0, speed=0.3)
 TRAIN = TrainConfig(epochs=2, steps=2, batch_size=2)
@@ -191,26 +186,13 @@ dist.destroy_process_group()
 """
 
 
-def run_on_two(*arguments: str) -> str:
-    """Run a command in two processes and return what they print. None of them outlives it."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
-    ) as process:
-        try:
-            out, errors = process.communicate(timeout=240)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, errors
-    return out
-
-
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
+def test_two_processes_train_as_one(
+    tmp_path: Path, run_on_two: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     script = tmp_path / "two.py"
     script.write_text(_TWO)
-    run_on_two(str(script), str(tmp_path))
+    done = run_on_two(str(script), str(tmp_path))
+    assert done.returncode == 0, done.stderr
     for loss in ("layer", "pairs"):
         one = uneven(loss)
         shares = [[one.sampler.batch(step, rank, 2) for rank in (0, 1)] for step in range(TRAIN.steps)]
@@ -229,9 +211,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
 def test_batches_that_cannot_be_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     from demos.vos import train
 
-    monkeypatch.setattr(train.dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(train.dist, "get_rank", lambda: 0)
-    monkeypatch.setattr(train.dist, "get_world_size", lambda: 3)
+    monkeypatch.setattr(train, "place", lambda: (0, 3))
     with pytest.raises(ValueError, match="multiple of the 3 processes; got 2"):
         Trainer(sampler(), MODEL)
 
@@ -339,8 +319,9 @@ def test_finetune_learns_and_leaves_the_network_alone() -> None:
 # --- the command line ---------------------------------------------------------------------------------------
 
 
-def test_torchrun(tmp_path: Path) -> None:
+def test_torchrun(tmp_path: Path, run_on_two: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     quick = ["--epochs", "1", "--steps", "1", "--batch-size", "2", "--train-clips", "2", "--tuning-clips", "0"]
-    out = run_on_two("-m", "demos.vos", "train", *quick, "--output", str(tmp_path))
-    assert out.count("Features:") == 1
+    done = run_on_two("-m", "demos.vos", "train", *quick, "--output", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Features:") == 1
     assert load_features(tmp_path / CHECKPOINT_NAMES["layer"]).config == ModelConfig()
