@@ -11,7 +11,7 @@ from difflayers.satnet.oracle import MOMENTUM
 
 _DEPTH = 8  # of mixing.cu
 _GRAM_WARPS = 8
-_WARPS = {torch.float32: (8, 4, 2), torch.float64: (8, 4, 2)}
+_WARPS: dict[torch.dtype, tuple[int, ...]] = {torch.float32: (8, 4, 2), torch.float64: (8, 4, 2)}
 
 
 class Geometry(NamedTuple):
