@@ -101,7 +101,7 @@ __device__ inline void pad(T* x, int rows) {
     for (int e = rows * K + threadIdx.x; e < padded(rows) * K; e += THREADS) x[e] = 0;
 }
 
-// A set of consecutive tile rows, rows[t] .. rows[t + height - 1].
+// A tile: the coordinates rows[t] .. rows[t + height - 1].
 struct Tile {
     const int* rows;
     int t, height;

@@ -173,6 +173,7 @@ def test_runs_on_the_current_stream() -> None:
     assert torch.equal(found, want)
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_the_backward_pass_does_not_wait_for_the_device() -> None:
     S, z, given, start = sudoku(8)
     _, V, norms, _, _ = OPS.satnet_mixing(S, z, given, start, 5, 0.0)
