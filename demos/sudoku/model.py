@@ -18,9 +18,7 @@ from demos.sudoku.config import TrainConfig
 from demos.sudoku.data import decode, encode
 from demos.sudoku.images import ImageBoards
 from difflayers import SATNet
-from difflayers.functional import SATNetInfo
-from difflayers.functional._satnet import random_start
-from difflayers.satnet.op import SATNetFunction
+from difflayers.functional import SATNetInfo, satnet_vectors
 
 _LOSS_FLOOR = 1e-6
 
@@ -129,16 +127,21 @@ class SudokuNet(BitNet):
         return S if self.inverse is None else S[self.inverse]
 
     @torch.no_grad()
+    def couplings(self) -> Tensor:
+        """Return the entries of S S' between the bits, in the board's order: (N ** 3, N ** 3)."""
+        S = self.bit_rows()
+        return S @ S.mT
+
+    @torch.no_grad()
     def field(self, bits: Tensor, given: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Return the learnt objective ``|S'V|^2``, (B,), and for every bit i ``v_0' sum_j (S S')_ij v_j``, (B, N ** 3).
 
         The latter is half the derivative of the former with respect to the component of ``v_i`` along ``v_0``, which is 1
         for a bit that is 1 and -1 for one that is 0.
         """
-        S = self.layer.S.detach()
-        start = random_start(len(S), self.layer.k, S.dtype, S.device, generator)
-        z, mask = self.shuffle(bits), self.shuffle(given)
-        _, V, *_ = SATNetFunction.apply(S, z, mask, start, self.layer.max_iter, self.layer.eps, 0.0)
+        layer, S = self.layer, self.layer.S.detach()
+        options: dict[str, Any] = {"k": layer.k, "max_iter": layer.max_iter, "eps": layer.eps, "generator": generator}
+        V = satnet_vectors(S, self.shuffle(bits), self.shuffle(given), **options)
         clauses = torch.einsum("nm,bnk->bmk", S, V)
         along = torch.einsum("bmk,bk->bm", clauses, V[:, 0])
         return clauses.square().sum((1, 2)), along @ self.bit_rows().mT

@@ -43,7 +43,7 @@ class RoundingOptions:
 
 @torch.no_grad()
 def local_search(
-    net: SudokuNet, boards: Tensor, blank: Tensor, *, generator: torch.Generator | None = None
+    net: SudokuNet, coupling: Tensor, boards: Tensor, blank: Tensor, *, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor, int]:
     """Lower the learnt objective by changing one cell at a time.
 
@@ -51,6 +51,8 @@ def local_search(
     ----------
     net
         A trained network.
+    coupling
+        Its :meth:`~demos.sudoku.model.SudokuNet.couplings`.
     boards
         Of shape (B, N ** 2), int8, complete.
     blank
@@ -64,8 +66,7 @@ def local_search(
     """
     size = net.box**2
     best, lowest = boards.clone(), torch.full((len(boards),), torch.inf, device=boards.device)
-    S = net.bit_rows()
-    coupling = (S @ S.mT).unflatten(1, (-1, size))
+    coupling = coupling.unflatten(1, (-1, size))
     own = coupling.flatten(1).diagonal().unflatten(0, (-1, size))
     least_gain = 1e-4 * float(own.mean())  # far above rounding: the search ends
     cells = torch.arange(size**2, device=boards.device)
@@ -127,6 +128,7 @@ def round_best(
     """
     size = net.box**2
     generator = torch.Generator(net.device).manual_seed(seed)
+    coupling = net.couplings()
     parts: list[Answers] = []
     with progress_bar(len(puzzles), "rounding", " boards") as bar:
         for start in range(0, len(puzzles), options.batch_size):
@@ -147,7 +149,7 @@ def round_best(
                     drawn = torch.multinomial(odds[left].flatten(0, 1).softmax(1), 1, generator=generator)
                     digits = drawn.view(len(left), -1)
                 tried = torch.where(blank[left], (digits + 1).to(torch.int8), given_digits[left])
-                tried, found, passes = local_search(net, tried, blank[left], generator=generator)
+                tried, found, passes = local_search(net, coupling, tried, blank[left], generator=generator)
                 paths[left] += 1
                 solves[left] += passes
                 better = found < objective[left]

@@ -9,7 +9,7 @@ from difflayers.functional._matching import (
     project_assignment,
     quadratic_matching,
 )
-from difflayers.functional._satnet import SATNetInfo, default_k, satnet
+from difflayers.functional._satnet import SATNetInfo, default_k, satnet, satnet_vectors
 from difflayers.matching.cost import mask_iou, mask_matching_cost
 
 __all__ = [
@@ -29,4 +29,5 @@ __all__ = [
     "quadratic_matching",
     "relations",
     "satnet",
+    "satnet_vectors",
 ]

@@ -154,19 +154,66 @@ def satnet(
         >>> S.grad.shape
         torch.Size([3, 2])
     """
-    z = _check(S, z, is_input, k, max_iter, eps, prox_lam)
-    rows, n = S.shape[0], z.shape[-1]
-    k = default_k(rows) if k is None else k
-    start = random_start(rows, k, S.dtype, S.device, generator)
-    batch = z.shape[:-1]
-    flat_z, given = z.reshape(-1, n), is_input.reshape(-1, n) != 0
-    out, V, _, sweeps, decreases = SATNetFunction.apply(S, flat_z, given, start, max_iter, eps, prox_lam)
+    out, V, sweeps, decreases = _solve(S, z, is_input, k, max_iter, eps, prox_lam, generator)
     out = out.reshape(z.shape)
     if not return_info:
         return out
     converged = (decreases < eps) | (decreases == 0)
     fields = (sweeps, decreases, converged, objective(S.detach(), V))
-    return out, SATNetInfo(*(field.reshape(batch) for field in fields))
+    return out, SATNetInfo(*(field.reshape(z.shape[:-1]) for field in fields))
+
+
+def satnet_vectors(
+    S: Tensor,
+    z: Tensor,
+    is_input: Tensor,
+    *,
+    k: int | None = None,
+    max_iter: int = 40,
+    eps: float = 1e-4,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The vectors behind `satnet`: the solution V of its SDP, for other roundings of it. Not differentiable.
+
+    Args:
+        S, z, is_input, k, max_iter, eps, generator: those of `satnet`, and as there.
+
+    Returns:
+        (..., n + 1 + aux, k), the dtype of S: unit vectors, that of the truth direction first, then those of the n variables
+        and the auxiliary ones. From the same generator state they are those that `satnet` reads its outputs off.
+
+    Raises:
+        TypeError, ValueError: as `satnet`.
+
+    Example:
+        >>> import torch
+        >>> from difflayers import functional
+        >>> S = torch.tensor([[0.5, 0.5], [-1.0, 0.5], [1.0, -0.5]])
+        >>> V = functional.satnet_vectors(S, torch.tensor([[1.0, 0.0]]), torch.tensor([[True, False]]), k=4)
+        >>> V.shape, (V[:, 1:] @ V[:, 0, :, None]).squeeze(-1)[0, 0].item()
+        (torch.Size([1, 3, 4]), 1.0)
+    """
+    V = _solve(S.detach(), z.detach(), is_input, k, max_iter, eps, 0.0, generator)[1]
+    return V.reshape(*z.shape[:-1], *V.shape[1:])
+
+
+def _solve(
+    S: Tensor,
+    z: Tensor,
+    is_input: Tensor,
+    k: int | None,
+    max_iter: int,
+    eps: float,
+    prox_lam: float,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Probabilities, vectors, sweeps and last decreases of the flattened batch, from a random start."""
+    z = _check(S, z, is_input, k, max_iter, eps, prox_lam)
+    rows, n = S.shape[0], z.shape[-1]
+    start = random_start(rows, default_k(rows) if k is None else k, S.dtype, S.device, generator)
+    given = is_input.reshape(-1, n) != 0
+    out, V, _, sweeps, decreases = SATNetFunction.apply(S, z.reshape(-1, n), given, start, max_iter, eps, prox_lam)
+    return out, V, sweeps, decreases
 
 
 def objective(S: Tensor, V: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def test_local_search_ends_where_no_single_cell_lowers_the_objective() -> None:
     net = random_net()  # without auxiliary variables the search sees the whole objective
     boards = random_boards(6)
     blank = torch.rand(6, 16, generator=torch.Generator().manual_seed(4)) < 0.7
-    found, objective, passes = local_search(net, boards, blank)
+    found, objective, passes = local_search(net, net.couplings(), boards, blank)
     assert passes == 2  # one to begin with, and one that finds that all the changes were as foreseen
     assert torch.equal(found[~blank], boards[~blank])
     assert (objective < learnt_objective(net, boards)).all()
@@ -68,7 +68,7 @@ def test_local_search_ends_where_no_single_cell_lowers_the_objective() -> None:
 def test_local_search_with_auxiliary_variables_never_ends_higher() -> None:
     net = random_net(aux=20)
     boards = random_boards(6)
-    found, objective, passes = local_search(net, boards, torch.ones(6, 16, dtype=torch.bool))
+    found, objective, passes = local_search(net, net.couplings(), boards, torch.ones(6, 16, dtype=torch.bool))
     assert (objective <= learnt_objective(net, boards) * 1.001).all() and passes > 1
     torch.testing.assert_close(objective, learnt_objective(net, found), rtol=1e-2, atol=1e-2)
 
@@ -82,7 +82,7 @@ def test_wrong_cells_of_solved_boards_are_mended() -> None:
     for board, cells in zip(broken, blank, strict=True):
         for cell in rng.choice(np.flatnonzero(cells), 3, replace=False):
             board[cell] = board[cell] % 9 + 1
-    found, objective, _ = local_search(net, torch.from_numpy(broken), torch.from_numpy(blank))
+    found, objective, _ = local_search(net, net.couplings(), torch.from_numpy(broken), torch.from_numpy(blank))
     assert (found.numpy() == boards.solutions).all(1).mean() >= 0.9
     assert (objective.numpy() <= limit).mean() >= 0.9
 

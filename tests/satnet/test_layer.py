@@ -458,3 +458,20 @@ def test_where_nothing_pulls_the_solver_has_converged_whatever_eps_is() -> None:
     z, given = torch.rand(3, 4), torch.rand(3, 4) < 0.5
     _, info = functional.satnet(torch.zeros(6, 5), z, given, eps=0.0, return_info=True)
     assert info.converged.all() and (info.sweeps <= 1).all() and (info.objective == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 0), (2, 3)], ids=str)
+def test_vectors_are_those_that_the_outputs_are_read_off(shape: tuple[int, ...]) -> None:
+    S, z, given, _ = make_problem(6, 5, 7, 3, 8, seed=2)
+    count = math.prod(shape)
+    z, given = z[:count].reshape(*shape, 5), given[:count].reshape(*shape, 5)
+    options = {"k": 9, "max_iter": 20, "eps": 1e-6}
+    out, info = functional.satnet(S, z, given, return_info=True, generator=torch.Generator().manual_seed(1), **options)
+    S.requires_grad_()
+    V = functional.satnet_vectors(S, z, given, generator=torch.Generator().manual_seed(1), **options)
+    assert V.shape == (*shape, 9, 9) and not V.requires_grad
+    assert_close(V.norm(dim=-1), torch.ones(*shape, 9, dtype=V.dtype))
+    assert_close(torch.arccos(-V[..., 1:6, 0].clamp(-1, 1)) / math.pi, out, atol=1e-6, rtol=0)
+    assert_close((S.detach().T @ V).square().sum((-2, -1)), info.objective)
+    with pytest.raises(ValueError, match="k must be at least 1"):
+        functional.satnet_vectors(S, z, given, k=0)
