@@ -21,7 +21,7 @@ BOARDS = 160
 def gpu_seconds(function: Callable[[], Any], *, repeats: int = 9) -> tuple[float, float]:
     """Median and half the range of the middle half of `repeats` times by CUDA events, after two calls to warm up.
 
-    Three times are enough where all take more than a second.
+    Three times are enough where together they take more than a second.
     """
     times: list[float] = []
     for turn in range(repeats + 2):
@@ -126,13 +126,11 @@ def step() -> Iterator[Row]:
 @case("gpu-satnet-parts", gpu=True)
 def parts() -> Iterator[Row]:
     """Where the time of a step goes, in float32 and float64, with blocks of fewer warps too."""
-    warps = dict(cuda._WARPS)
+    warps = cuda._WARPS
     try:
         for dtype in (torch.float32, torch.float64):
             for most in (8, 4):
-                if most > warps[dtype][0]:
-                    continue
-                cuda._WARPS[dtype] = tuple(count for count in warps[dtype] if count <= most)
+                cuda._WARPS = tuple(count for count in warps if count <= most)
                 for B in (40, 640):
                     instance = _to(_instance("fresh", B), "cuda", dtype)
                     S, z, given, _, _ = instance
@@ -149,7 +147,7 @@ def parts() -> Iterator[Row]:
                     row: Row = {**_gpu(), "dtype": str(dtype).removeprefix("torch."), "warps": most, "B": B}
                     yield {**row, **{f"{name} ms": 1e3 * gpu_seconds(part)[0] for name, part in work.items()}}
     finally:
-        cuda._WARPS.update(warps)
+        cuda._WARPS = warps
 
 
 @case("gpu-satnet-growth", gpu=True)

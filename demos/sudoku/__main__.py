@@ -268,16 +268,15 @@ def run_train(arguments: argparse.Namespace) -> int:
     from demos.distributed import joined
 
     with joined(arguments.device) as device:
-        return _train(arguments, config, output, device)
+        return _train(arguments, given, config, output, device)
 
 
-def _train(arguments: argparse.Namespace, config: TrainConfig, output: Path, device: str) -> int:
+def _train(arguments: argparse.Namespace, given: dict[str, Any], config: TrainConfig, output: Path, device: str) -> int:
     from demos.distributed import place, wait_for_all
     from demos.sudoku.checkpoint import load_checkpoint
     from demos.sudoku.train import CURVE_NAME, DivergedError, Trainer
 
     first = place()[0] == 0
-    given = training_options(arguments)
     if arguments.resume:
         checkpoint = load_checkpoint(output)
         config = checkpoint.config

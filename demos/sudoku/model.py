@@ -127,9 +127,9 @@ class SudokuNet(BitNet):
         return S if self.inverse is None else S[self.inverse]
 
     @torch.no_grad()
-    def couplings(self) -> Tensor:
-        """Return the entries of S S' between the bits, in the board's order: (N ** 3, N ** 3)."""
-        S = self.bit_rows()
+    def couplings(self, dtype: torch.dtype | None = None) -> Tensor:
+        """Return the entries of S S' between the bits, in the board's order: (N ** 3, N ** 3), computed in ``dtype`` or S's."""
+        S = self.bit_rows().to(dtype)
         return S @ S.mT
 
     @torch.no_grad()

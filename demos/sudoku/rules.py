@@ -52,11 +52,9 @@ def exclusions(box: int) -> dict[str, NDArray[np.bool_]]:
     return masks
 
 
-@torch.no_grad()
 def couplings(net: SudokuNet) -> NDArray[np.float64]:
     """Return ``s_i . s_j`` for the bits of a board, in the board's order: (N ** 3, N ** 3)."""
-    S = net.bit_rows().double()
-    return (S @ S.T).cpu().numpy()
+    return net.couplings(torch.float64).cpu().numpy()
 
 
 @dataclass(frozen=True)

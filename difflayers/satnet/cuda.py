@@ -11,7 +11,7 @@ from difflayers.satnet.oracle import MOMENTUM
 
 _DEPTH = 8  # of mixing.cu
 _GRAM_WARPS = 8
-_WARPS: dict[torch.dtype, tuple[int, ...]] = {torch.float32: (8, 4, 2), torch.float64: (8, 4, 2)}
+_WARPS: tuple[int, ...] = (8, 4, 2)
 
 
 class Geometry(NamedTuple):
@@ -54,7 +54,7 @@ def geometry(N: int, k: int, dtype: torch.dtype, limit: int, capability: tuple[i
         if tile * ((columns + 31) // 32) > 64 and tile > 8:
             continue
         found = None
-        for warps in _WARPS[dtype]:
+        for warps in _WARPS:
             parts = max(2, (warps - 1) // strips)
             numbers = tile * (parts * columns + 5 * columns + 3 * tile + 2)  # Room in mixing.cu
             base = 16 * ((warps + 1) // 2) + 16 + dtype.itemsize * numbers

@@ -24,7 +24,7 @@ from demos.sudoku import __main__, model, train
 from demos.sudoku.boards import Boards
 from demos.sudoku.checkpoint import CHECKPOINT_NAME, EpochMetrics, load_checkpoint
 from demos.sudoku.config import PRESETS, TrainConfig
-from demos.sudoku.options import build_parser
+from demos.sudoku.options import build_parser, training_options
 from demos.sudoku.train import CURVE_NAME, METRICS_NAME, DivergedError, Trainer
 
 OnTwo = Callable[..., subprocess.CompletedProcess[str]]
@@ -125,7 +125,7 @@ def work(output: Path, device: str) -> None:
         with pytest.raises(DivergedError):
             Trainer(TINY, output / "diverged", log=silent).fit()
         arguments = build_parser().parse_args([*OPTIONS, "--overwrite", "--output", str(output / "diverged")])
-        assert __main__._train(arguments, TINY, output / "diverged", device) == 1
+        assert __main__._train(arguments, training_options(arguments), TINY, output / "diverged", device) == 1
     raise StoppedError
 
 

@@ -139,7 +139,7 @@ def test_the_order_of_threads_and_the_size_of_the_grid_change_no_bit(
     host: HostDevice, monkeypatch: pytest.MonkeyPatch, warps: int
 ) -> None:
     """Were a barrier missing, running warps or lanes the other way around would show."""
-    monkeypatch.setattr(cuda, "_WARPS", {torch.float32: (warps,)})
+    monkeypatch.setattr(cuda, "_WARPS", (warps,))
     p = make_problem(3, 70, 40, 10, 8, seed=1, dtype=torch.float32)  # more than one tile
     grad, found = torch.randn_like(p.z), []
     for order, blocks in [(0, 1), (1, 2), (2, 3), (3, 1)]:
