@@ -101,9 +101,15 @@ class SATNet(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self, *, generator: torch.Generator | None = None) -> None:
-        """Draw S anew: independent normal numbers, scaled as `weight_normalize` says."""
+        """Draw S anew: independent normal numbers, scaled as `weight_normalize` says.
+
+        Args:
+            generator: where they are drawn from, on its own device: a CPU generator gives the same S on every device. If
+                None: torch's global one of the device of S.
+        """
+        where = self.S.device if generator is None else generator.device
         with torch.no_grad():
-            self.S.normal_(generator=generator)
+            self.S.copy_(torch.randn(self.S.shape, generator=generator, dtype=self.S.dtype, device=where))
             if self.weight_normalize:
                 self.S.mul_((0.5 / (self.n + 1 + self.aux + self.m)) ** 0.5)
 

@@ -102,6 +102,13 @@ def test_satnet_layer_and_every_gradient(size: str) -> None:
         assert relative(found, wanted) < 1e-4
 
 
+def test_weights_from_a_cpu_generator_are_those_of_the_cpu() -> None:
+    cpu, there = SATNet(7, 5, 2), SATNet(7, 5, 2, device="cuda")
+    for layer in (cpu, there):
+        layer.reset_parameters(generator=torch.Generator().manual_seed(1))
+    assert torch.equal(there.S.cpu(), cpu.S)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", MATCHING_SIZES)
 def test_matching_is_the_cpu_kernel(size: str, dtype: torch.dtype) -> None:
