@@ -11,6 +11,7 @@ import torch
 
 from demos.clauses.problems import Propagation, queens, sudoku
 from demos.clauses.solve import decimate, probabilities
+from demos.devices import add_device, checked_device
 from difflayers import SATNet, maxsat
 
 PROGRAM = "python -m demos.clauses"
@@ -22,6 +23,7 @@ def run_queens(options: argparse.Namespace) -> int:
     if n < 4:
         raise ValueError(f"--n must be at least 4, below which there is no solution; got {n}")
     _refuse(options.out, options.overwrite)
+    device = checked_device(options.device)
     clauses = queens(n)
     print(f"{n} queens: {n * n} variables, {len(clauses)} clauses, no training")
     started = time.perf_counter()
@@ -31,7 +33,7 @@ def run_queens(options: argparse.Namespace) -> int:
         f"{time.perf_counter() - started:.1f} s"
     )
     started = time.perf_counter()
-    layer = SATNet.from_clauses(clauses, max_iter=200, eps=1e-6, dtype=torch.float64)
+    layer = SATNet.from_clauses(clauses, max_iter=200, eps=1e-6, dtype=torch.float64).to(device)
     undecided = np.full((1, n * n), -1, np.int8)
     relaxed = probabilities(layer, undecided, torch.Generator().manual_seed(options.seed))[0]
     board = decimate(layer, clauses, undecided, share=0.0, seed=options.seed)[0]
@@ -76,6 +78,7 @@ def run_sudoku(options: argparse.Namespace) -> int:
     from demos.sudoku.generator import generate
 
     _refuse(options.out, options.overwrite)
+    device = checked_device(options.device)
     sets: list[tuple[str, Boards]] = [
         (f"generated, {givens} givens", generate(options.box, (givens, givens), options.count, options.seed))
         for givens in options.givens
@@ -84,7 +87,7 @@ def run_sudoku(options: argparse.Namespace) -> int:
         boards = read_csv(path, options.box)[: options.count]
         sets.append((f"{Path(path).name.split('.')[0]}, {boards.givens.mean():.1f} givens", boards))
     clauses = sudoku(options.box)
-    layer = SATNet.from_clauses(clauses, max_iter=options.max_iter, eps=options.eps)
+    layer = SATNet.from_clauses(clauses, max_iter=options.max_iter, eps=options.eps).to(device)
     print(f"Sudoku as {len(clauses)} clauses over {layer.n} variables, no training; boards wholly right:\n")
     propagate, rows = Propagation(clauses), []
     for name, boards in sets:
@@ -211,6 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
     read.set_defaults(run=run_read)
 
     for command in (place, solve):
+        add_device(command)
         command.add_argument("--seed", type=int, default=0, help="of boards and random starts (default: 0)")
         command.add_argument("--overwrite", action="store_true", help="replace FILE if it is there")
     options = parser.parse_args(arguments)

@@ -10,10 +10,10 @@ from difflayers import SATNet
 
 def probabilities(layer: SATNet, values: np.ndarray, generator: torch.Generator) -> np.ndarray:
     """One pass: values (B, n) of 1, 0 and -1 (undecided) to probabilities (B, n)."""
-    z = torch.from_numpy(values).to(layer.S.dtype)
+    z = torch.from_numpy(values).to(layer.S)
     with torch.no_grad():
-        out = layer(z.clamp(min=0), torch.from_numpy(values >= 0), generator=generator)
-    return out.numpy().astype(np.float64)
+        out = layer(z.clamp(min=0), z >= 0, generator=generator)
+    return out.cpu().numpy().astype(np.float64)
 
 
 def decimate(

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from demos.devices import add_device, checked_device
 from difflayers import functional
 
 METHODS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -25,6 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--templates", type=int, default=6, metavar="N", help="rows of the cost (default: 6)")
     parser.add_argument("--proposals", type=int, default=9, metavar="M", help="columns of the cost (default: 9)")
     parser.add_argument("--seed", type=int, default=4, help="of the random cost (default: 4)")
+    add_device(parser)
     parser.add_argument("--out", type=Path, default=Path("matching.png"), metavar="FILE", help="the picture (PNG)")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it is there")
     options = parser.parse_args(arguments)
@@ -33,10 +35,14 @@ def main(arguments: list[str] | None = None) -> None:
     if options.out.exists() and not options.overwrite:
         parser.error(f"{options.out} is there already: choose another --out, or --overwrite")
 
+    try:
+        device = checked_device(options.device)
+    except ValueError as error:
+        parser.error(str(error))
     cost = torch.rand(
         options.templates, options.proposals, generator=torch.Generator().manual_seed(options.seed), dtype=torch.float64
     )
-    solutions = {name: solve(cost) for name, solve in METHODS.items()}
+    solutions = {name: solve(cost.to(device)).cpu() for name, solve in METHODS.items()}
     print(f"{'':22} {'cost':>7} {'above optimum':>14} {'columns off by':>15} {'signs off by':>13}")
     optimum = (solutions["Hungarian"] * cost).sum()
     for name, X in solutions.items():

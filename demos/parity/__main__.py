@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from demos.devices import add_device, checked_device
 from demos.files import csv_text
 from demos.parity.config import GRADIENTS, LOSSES, Config
 
@@ -94,6 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     training.add_argument("--epochs", type=int, help=f"of the start that learns {_default('epochs')}")
     training.add_argument("--batch-size", type=int, help=f"sequences a step {_default('batch_size')}")
     training.add_argument("--lr", type=float, help=f"highest learning rate, of a cosine schedule {_default('lr')}")
+    add_device(training)
     output = parser.add_argument_group("results")
     output.add_argument(
         "--out",
@@ -142,11 +144,13 @@ def _study(arguments: argparse.Namespace) -> Study:
         instead = ", or pass --no-picture" if missing == ["matplotlib"] else ""
         raise ValueError(f"{missing[0]} is not installed; wanted: pip install 'difflayers[demos]'{instead}")
 
+    device = checked_device(arguments.device)
+
     from demos.parity.data import draw_split
     from demos.parity.study import CHECKPOINT_NAME, Study
 
     if arguments.resume:
-        study = Study.load(out)
+        study = Study.load(out, device)
         for name, value in given.items():
             if value != getattr(study.config, name):
                 raise ValueError(
@@ -163,7 +167,7 @@ def _study(arguments: argparse.Namespace) -> Study:
     out.mkdir(parents=True, exist_ok=True)
     for path in files:
         path.unlink(missing_ok=True)
-    return Study(config, out)
+    return Study(config, out, device)
 
 
 def run(arguments: argparse.Namespace) -> int:

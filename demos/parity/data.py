@@ -27,6 +27,10 @@ class Sequences:
     def __getitem__(self, index: slice | Tensor) -> Sequences:
         return Sequences(self.bits[index], self.parity[index])
 
+    def to(self, device: torch.device | str) -> Sequences:
+        """The same on another device."""
+        return Sequences(self.bits.to(device), self.parity.to(device))
+
 
 def draw_split(length: int, train: int, test: int, seed: int) -> tuple[Sequences, Sequences]:
     """Draw sequences to train and to test on, all different; they depend on the length and the seed alone."""

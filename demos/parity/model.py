@@ -58,7 +58,7 @@ class ParityChain(nn.Module):
 
     def slopes(self, *, generator: torch.Generator | None = None) -> Tensor:
         """layer(x, 1) - layer(x, 0) for x = 0 and 1: (2,)."""
-        corners = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+        corners = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], device=next(self.parameters()).device)
         with torch.no_grad():
             out = self.step(corners[:, 0], corners[:, 1], generator=generator)
         return out[1::2] - out[::2]

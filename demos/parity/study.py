@@ -26,18 +26,18 @@ _FORMAT = "difflayers-parity-1"
 class Study:
     """All runs of a configuration, one after another, written to a directory after every epoch."""
 
-    def __init__(self, config: Config, output: Path) -> None:
-        self.config, self.output = config, output
+    def __init__(self, config: Config, output: Path, device: torch.device | str = "cpu") -> None:
+        self.config, self.output, self.device = config, output, device
         self.history: list[EpochMetrics] = []
         self.weights: dict[str, Tensor] = {}
         self._state: dict[str, Tensor] = {}
 
     @classmethod
-    def load(cls, output: Path) -> Study:
-        """Read what :meth:`save` wrote."""
+    def load(cls, output: Path, device: torch.device | str = "cpu") -> Study:
+        """Read what :meth:`save` wrote, on whatever device."""
         path = output / CHECKPOINT_NAME
         metadata, tensors = read_checkpoint(path, _FORMAT, argument="out", missing=" to resume from")
-        study = cls(Config.from_dict(json.loads(metadata["config"])), output)
+        study = cls(Config.from_dict(json.loads(metadata["config"])), output, device)
         study.history = [EpochMetrics(**row) for row in json.loads(metadata["history"])]
         study.weights = {name: tensor for name, tensor in tensors.items() if name.startswith("S.")}
         study._state = with_prefix(tensors, "run.")
@@ -46,7 +46,7 @@ class Study:
     def save(self, run: Run) -> None:
         """Write the state after an epoch of a run; a kill leaves the old file or the new one."""
         if run.finished:
-            self.weights[weights_name(run.length, run.seed)] = run.net.layer.S.detach().clone()
+            self.weights[weights_name(run.length, run.seed)] = run.net.layer.S.detach().cpu().clone()
         state = {} if run.finished else {f"run.{name}": tensor for name, tensor in run.state().items()}
         metadata = {
             "format": _FORMAT,
@@ -65,14 +65,14 @@ class Study:
 
     def begin(self, length: int, seed: int) -> Run:
         """A run, at its beginning or, after :meth:`load`, where it was."""
-        run = Run(self.config, length, seed)
+        run = Run(self.config, length, seed, self.device)
         if rows := self.rows(length, seed):
             run.restore(self._state, rows)
         return run
 
     def finished(self, length: int, seed: int) -> Run:
         """A finished run, with its weights."""
-        run = Run(self.config, length, seed)
+        run = Run(self.config, length, seed, self.device)
         with torch.no_grad():
             run.net.layer.S.copy_(self.weights[weights_name(length, seed)])
         return run

@@ -64,14 +64,17 @@ class EpochMetrics:
 class Run:
     """The training of one length and seed, an epoch at a time."""
 
-    def __init__(self, config: Config, length: int, seed: int) -> None:
+    def __init__(self, config: Config, length: int, seed: int, device: torch.device | str = "cpu") -> None:
         self.config, self.length, self.seed = config, length, seed
-        self.train_set, self.test_set = draw_split(length, config.train, config.test, seed)
+        self.train_set, self.test_set = (
+            part.to(device) for part in draw_split(length, config.train, config.test, seed)
+        )
+        # On the CPU, whatever the device: the order of the sequences and every random start are the same on all of them.
         self.generator = torch.Generator().manual_seed(seed)
         self.history: list[EpochMetrics] = []
         self.net = ParityChain(
             config.m, config.aux, config.max_iter, config.eps, gradient=config.gradient, growth=config.growth
-        )
+        ).to(device)
         self._begin(1)
 
     @property
@@ -131,9 +134,9 @@ class Run:
         """All tensors that :meth:`restore` needs."""
         (adam,) = self.adam.state_dict()["state"].values()
         return {
-            "S": self.net.layer.S.detach(),
+            "S": self.net.layer.S.detach().cpu(),
             "generator": self.generator.get_state(),
-            **{f"adam.{name}": tensor for name, tensor in adam.items()},
+            **{f"adam.{name}": tensor.cpu() for name, tensor in adam.items()},
         }
 
     def restore(self, state: dict[str, Tensor], history: list[EpochMetrics]) -> None:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from demos.devices import add_device, checked_device
 from demos.files import csv_text
 
 # torch and numba are imported after the options are read, so that --help answers at once.
@@ -106,6 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--tuning-worlds", type=int, metavar="N", help=f"worlds to tune in {_default('tuning_worlds')}"
     )
     training.add_argument("--test", type=int, metavar="N", help=f"problems to test on in a world {_default('test')}")
+    add_device(training)
     problems = parser.add_argument_group("problems")
     problems.add_argument("--templates", type=int, default=8, metavar="N", help="(default: %(default)s)")
     problems.add_argument("--proposals", type=int, default=12, metavar="M", help="N or more (default: %(default)s)")
@@ -186,7 +188,7 @@ def run(arguments: argparse.Namespace) -> None:
     from demos.progress import progress_bar
     from demos.reid.train import Study, summarize, untrained
 
-    config = _config(arguments)
+    config, device = _config(arguments), checked_device(arguments.device)
     torch.set_num_threads(1)  # networks this small gain nothing from more
     out.mkdir(parents=True, exist_ok=True)
     for path in files.values():
@@ -200,7 +202,7 @@ def run(arguments: argparse.Namespace) -> None:
                 bar.set_description(text, refresh=False)
             bar.update(done)
 
-        study = Study(config, progress=progress)
+        study = Study(config, device=device, progress=progress)
         for cell in study.run():
             runs += cell
             # After every cell, so that an interruption loses little.

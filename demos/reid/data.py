@@ -77,6 +77,11 @@ class Problems:
             self.sizes,
         )
 
+    def to(self, device: torch.device | str) -> Problems:
+        """The same on another device."""
+        tensors = {name: value.to(device) for name, value in vars(self).items() if name != "sizes"}
+        return Problems(**tensors, sizes=self.sizes)
+
     def batches(self, size: int, steps: int, generator: torch.Generator) -> Iterator[Problems]:
         """Batches of `size` problems (all of them, if there are fewer), going through all before any comes again."""
         size = min(size, len(self))

@@ -134,7 +134,7 @@ def score(S: Tensor, problems: Problems) -> Score:
 def train(loss: Loss, problems: Problems, config: Config, *, lr: float, scale: float, seed: int) -> Features:
     """Train features by Adam, the learning rate falling to 0 along half a cosine."""
     generator = torch.Generator().manual_seed(seed)
-    net = Features(scale, generator=generator)
+    net = Features(scale, generator=generator).to(problems.match.device)
     adam = torch.optim.Adam(net.parameters(), lr=lr, fused=True)
     for step, batch in enumerate(problems.batches(config.batch_size, config.steps, generator)):
         set_cosine_rate(adam, lr, step, config.steps)
@@ -162,8 +162,14 @@ def untrained(config: Config) -> Score:
 class Study:
     """Runs cell after cell; data is drawn once for each world."""
 
-    def __init__(self, config: Config, *, progress: Callable[[str, int], None] = lambda text, done: None) -> None:
-        self.config = config
+    def __init__(
+        self,
+        config: Config,
+        *,
+        device: torch.device | str = "cpu",
+        progress: Callable[[str, int], None] = lambda text, done: None,
+    ) -> None:
+        self.config, self.device = config, device
         self.progress = progress
         self.step_seconds: dict[tuple[str, str], list[float]] = {}
         self._data: dict[tuple[int, str], Problems] = {}
@@ -190,6 +196,7 @@ class Study:
         loss = EXPERIMENTS[experiment][method].losses[point.loss]
         started = time.perf_counter()
         net = train(loss, problems, self.config, lr=point.lr, scale=point.scale, seed=seed)
+        net.bias.item()  # waits for the device
         seconds = (time.perf_counter() - started) / self.config.steps
         self.step_seconds.setdefault((experiment, method), []).append(seconds)
         unseen = self._problems(seed, split, self.config.test)
@@ -201,7 +208,7 @@ class Study:
     def _problems(self, seed: int, split: str, count: int) -> Problems:
         key = (seed, split)
         if key not in self._data:
-            self._data[key] = make_problems(seed, split, count, self.config.sizes)
+            self._data[key] = make_problems(seed, split, count, self.config.sizes).to(self.device)
         return self._data[key]
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from demos.devices import checked_device
 from demos.sudoku.boards import (
     Boards,
     conflicts,
@@ -40,14 +41,7 @@ RESULTS = Path(__file__).parent / "results"
 def _set_up_torch(device: str, threads: int | None, box: int) -> None:
     import torch
 
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        kind = ""
-    if kind not in ("cpu", "cuda"):
-        raise ValueError(f"--device: got {device!r}, wanted cpu or cuda")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device: got {device!r}, but torch finds no CUDA device here; wanted cpu")
+    checked_device(device)
     if threads is None and box == 2:
         threads = 1
     if threads is not None:

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from demos.devices import add_device
 from demos.sudoku.config import NETWORKS, PRESETS, TrainConfig, parse_givens
 
 PROGRAM = "python -m demos.sudoku"
@@ -54,8 +55,8 @@ def _givens(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    add_device(parser)
     parser.add_argument(
         "--threads",
         type=int,
@@ -198,7 +199,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="where checkpoint, metrics and learning curve go; an earlier demo there is replaced, any other "
         "run is not (default: %(default)s)",
     )
-    _add_device(demo)
+    _add_machine(demo)
     _add_training(demo)
 
     train = commands.add_parser(
@@ -226,7 +227,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="CSV, plain or gzipped, with the columns puzzle and solution (default: generated boards)",
     )
-    _add_device(train)
+    _add_machine(train)
     _add_training(train)
 
     evaluate = commands.add_parser(
@@ -268,7 +269,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--readings", type=int, default=100, help="with --joint: most readings of a board (default: %(default)s)"
     )
     evaluate.add_argument("--append", type=Path, metavar="FILE", help="append the result to this CSV as a row")
-    _add_device(evaluate)
+    _add_machine(evaluate)
 
     solve = commands.add_parser(
         "solve",
@@ -289,7 +290,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_solver(solve)
     solve.add_argument("--seed", type=int, default=0, help="seeds the layer's random starts (default: %(default)s)")
     _add_search(solve)
-    _add_device(solve)
+    _add_machine(solve)
 
     rules = commands.add_parser(
         "rules",

@@ -12,6 +12,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from demos.devices import add_device, checked_device
+
 # torch and numba are imported after the options are read, so that --help answers at once.
 if TYPE_CHECKING:
     from demos.vos.data import Clip
@@ -97,6 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="to choose each method's unmatched cost on (default: %(default)s)",
     )
     demo.add_argument("--objects", type=int, default=3, metavar="N", help="in a clip (default: %(default)s)")
+    add_device(demo)
     _add_training(demo)
     demo.set_defaults(run=run_demo)
 
@@ -136,7 +139,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--resume", action="store_true", help="go on after the last whole epoch")
     train.add_argument("--overwrite", action="store_true", help="replace an earlier run there")
-    train.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    add_device(train)
     _add_training(train)
     train.set_defaults(run=run_train)
 
@@ -204,7 +207,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--finetune-lr", type=float, default=1e-4, metavar="LR", help="(default: %(default)s)")
     evaluate.add_argument("--output", type=Path, metavar="DIR", help="also write the labels as palette PNGs, and a CSV")
     evaluate.add_argument("--overwrite", action="store_true", help="replace earlier results there")
-    evaluate.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    add_device(evaluate)
     evaluate.set_defaults(run=run_eval)
     return parser
 
@@ -236,6 +239,7 @@ def run_demo(arguments: argparse.Namespace) -> None:
     from demos.vos.synthetic import SyntheticClip, SyntheticConfig
     from demos.vos.train import Sampler, TrainConfig, Trainer
 
+    device = checked_device(arguments.device)
     torch.set_num_threads(1)  # pictures this small gain nothing from more
     options = {"batch_size": 8, **_given(arguments, [field.name for field in fields(TrainConfig)])}
     configs = {loss: TrainConfig(loss=loss, **options) for loss in LOSSES}
@@ -258,7 +262,8 @@ def run_demo(arguments: argparse.Namespace) -> None:
     features = {}
     for loss, config in configs.items():
         model = ModelConfig(refine=loss == "layer")
-        trainer = Trainer(Sampler(training, source, config), model, checkpoints[loss], overwrite=True)
+        sampler = Sampler(training, source, config)
+        trainer = Trainer(sampler, model, checkpoints[loss], overwrite=True, device=device)
         features[loss] = _fit(trainer, f"training, {loss}")
     compared = {
         "greedy": (features["pairs"], "greedy"),
@@ -333,7 +338,7 @@ def _train(arguments: argparse.Namespace, device_name: str) -> None:
     torch.set_num_threads(1 if arguments.backbone in (None, "small") else torch.get_num_threads())
     config = TrainConfig(**{"batch_size": 8, **_given(arguments, [field.name for field in fields(TrainConfig)])})
     model = ModelConfig(**_given(arguments, ["backbone", "refine"]))
-    device = _device(device_name)
+    device = checked_device(device_name)
     clips, tuning = _training_clips(arguments, config.seed)
     source = source_from(arguments.proposals, seed=config.seed)
     sampler = Sampler(clips, source, config)
@@ -456,7 +461,7 @@ def run_eval(arguments: argparse.Namespace) -> None:
     if arguments.paste is not None:
         clips = _pasted(clips, arguments.paste, np.random.default_rng(20191101))
     source = _source(arguments)
-    device = _device(arguments.device)
+    device = checked_device(arguments.device)
     methods: dict[str, Method] = {}
     for text in arguments.features:
         name, equals, path = text.rpartition("=")
@@ -532,7 +537,7 @@ def _source(arguments: argparse.Namespace) -> ProposalSource:
     source: ProposalSource
     if arguments.proposals == "maskrcnn":
         source = MaskRCNNProposals(
-            arguments.weights, backbone=arguments.detector, top=arguments.top, device=_device(arguments.device)
+            arguments.weights, backbone=arguments.detector, top=arguments.top, device=checked_device(arguments.device)
         )
     else:
         source = source_from(arguments.proposals, top=arguments.top)
@@ -547,17 +552,6 @@ def _checkpoint(path: Path) -> Path:
     if len(found) != 1:
         raise ValueError(f"--features: {path} has {len(found)} checkpoints, wanted one; name the file")
     return found[0]
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device: {name} cannot be used: {str(error).splitlines()[0]}") from None
-    return device
 
 
 def _check_output(output: Path, names: Sequence[str], *, overwrite: bool) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pretended_cuda import Cuda, pretended_cuda
 
 from demos.sudoku.config import PRESETS, TrainConfig
 from demos.sudoku.train import Trainer
@@ -89,3 +90,37 @@ def _run_on_two(*arguments: str) -> subprocess.CompletedProcess[str]:
 def run_on_two() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a command in two processes of torchrun, warnings being errors. None of them outlives it."""
     return _run_on_two
+
+
+@pytest.fixture(
+    params=[
+        "pretended",
+        pytest.param(
+            "real",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
+            ],
+        ),
+    ]
+)
+def cuda(request: pytest.FixtureRequest) -> Iterator[Cuda]:
+    """A CUDA device: one made of the CPU, and with ``-m gpu`` a real one."""
+    if request.param == "real":
+        allocations = [0]
+
+        def used() -> bool:
+            allocations.append(torch.cuda.memory_stats().get("allocation.all.allocated", 0))
+            return allocations[-1] > allocations[-2]
+
+        used()
+        yield Cuda(exact=False, used=used)
+    else:
+        with pretended_cuda() as launched:
+
+            def launches() -> bool:
+                any_of_them = bool(launched)
+                launched.clear()
+                return any_of_them
+
+            yield Cuda(exact=True, used=launches)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pretended_cuda import Cuda
 
 from demos.clauses.__main__ import main
 from demos.clauses.problems import Propagation, queens, sudoku
@@ -100,3 +101,13 @@ def test_the_trained_layer_holds_the_rules(capsys: pytest.CaptureFixture[str]) -
     lines = capsys.readouterr().out.splitlines()
     assert sum(" differs from " in line for line in lines) == 3
     assert any(line.split()[:3] == ["100.0%", "of", "1000"] for line in lines)
+
+
+def test_it_runs_on_cuda(cuda: Cuda, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (
+        ["queens", "--n", "6", "--out", str(tmp_path / "queens.png")],
+        ["sudoku", "--box", "2", "--givens", "6", "--count", "3"],
+    ):
+        assert main([*command, "--device", "cuda"]) == 0
+    assert cuda.used()
+    assert "6 queens, 0 clauses violated" in (text := capsys.readouterr().out) and "decimation 100.0%" in text

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pretended_cuda import Cuda
 
 from demos.matching.__main__ import main
 
@@ -26,3 +27,12 @@ def test_it_overwrites_nothing_unasked(tmp_path: Path, capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         main(["--templates", "5", "--proposals", "4"])
     assert "--templates" in capsys.readouterr().err
+
+
+def test_it_runs_on_cuda(cuda: Cuda, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--out", str(tmp_path / "cpu.png")])
+    cpu = capsys.readouterr().out
+    assert not cuda.used()
+    main(["--out", str(tmp_path / "cuda.png"), "--device", "cuda"])
+    assert cuda.used()
+    assert not cuda.exact or capsys.readouterr().out == cpu.replace("cpu.png", "cuda.png")

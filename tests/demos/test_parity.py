@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pretended_cuda import Cuda
 from torch import Tensor, nn
 
 from demos.parity.__main__ import METRICS_NAME, PICTURE_NAME, SUMMARY_NAME, main
@@ -218,6 +219,30 @@ def test_interrupted_study_goes_on_to_the_same_result(
     assert rows(tmp_path / "out" / METRICS_NAME) == rows(finished / METRICS_NAME)
     weights, expected = Study.load(tmp_path / "out").weights, Study.load(finished).weights
     assert weights.keys() == expected.keys() and all(torch.equal(weights[name], expected[name]) for name in weights)
+
+
+def test_study_on_cuda(cuda: Cuda, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted there in the first run, on the CPU in the second, and finished there again."""
+    advance = Run.advance
+
+    def stopping(run: Run) -> object:
+        if (run.seed, run.epoch) == stop:
+            raise KeyboardInterrupt
+        return advance(run)
+
+    out = ["--no-picture", "--out", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "advance", stopping)
+        stop = 0, 1
+        assert main([*SMALL, "--seeds", "0,1", "--device", "cuda", *out]) == 130 and cuda.used()
+        stop = 1, 1
+        assert main(["--resume", *out]) == 130 and not cuda.used()
+    assert main(["--resume", "--device", "cuda", *out]) == 0 and cuda.used()
+    if cuda.exact:
+        assert rows(tmp_path / METRICS_NAME) == rows(finished / METRICS_NAME)
+        assert rows(tmp_path / SUMMARY_NAME) == rows(finished / SUMMARY_NAME)
+        weights, expected = Study.load(tmp_path).weights, Study.load(finished).weights
+        assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
 def test_last_start_is_kept_and_failure_is_the_exit_status(tmp_path: Path) -> None:

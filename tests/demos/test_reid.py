@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pretended_cuda import Cuda
 
 from demos.reid.__main__ import PICTURE_NAME, RUNS_NAME, SUMMARY_NAME, main
 from demos.reid.data import IDENTITY, NUISANCE, OBSERVED, Problems, Sizes, _draw, make_problems
@@ -208,6 +209,18 @@ def test_training_learns_and_is_deterministic() -> None:
         assert min(results) > score(fresh(unseen), unseen).hungarian + 0.05
 
 
+def test_every_loss_trains_on_cuda(cuda: Cuda) -> None:
+    problems = make_problems(0, "train", 8, SIZES)
+    for experiment, name in CASES:
+        for loss in EXPERIMENTS[experiment][name].losses.values():
+            cpu, there = (
+                train(loss, problems.to(device), CONFIG, lr=1e-2, scale=4.0, seed=0) for device in ("cpu", "cuda")
+            )
+            weight = there.first.weight
+            assert weight.device.type == "cuda" and weight.isfinite().all()
+            assert not cuda.exact or torch.equal(weight.cpu(), cpu.first.weight)
+
+
 def test_tuning_looks_at_its_own_worlds_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     import demos.reid.train as module
 
@@ -267,6 +280,15 @@ def test_command_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert main([*command, "--overwrite"]) == 0
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_command_on_cuda(cuda: Cuda, tmp_path: Path) -> None:
+    command = [*TINY, "--methods", "dmm", "hard", "--no-picture", "--out"]
+    assert main([*command, str(tmp_path / "cpu")]) == 0 and not cuda.used()
+    assert main([*command, str(tmp_path / "cuda"), "--device", "cuda"]) == 0 and cuda.used()
+    if cuda.exact:
+        for name in (RUNS_NAME, SUMMARY_NAME):
+            assert (tmp_path / "cuda" / name).read_bytes() == (tmp_path / "cpu" / name).read_bytes()
 
 
 @pytest.mark.parametrize(

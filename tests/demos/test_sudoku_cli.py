@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from pretended_cuda import Cuda
 
 from demos.sudoku.__main__ import main
 from demos.sudoku.boards import Boards, format_line, obeys_rules, parse_board
@@ -228,7 +230,6 @@ def test_resuming_keeps_the_options(trained: Path, tmp_path: Path, capsys: pytes
         ("--givens 12", "givens: got 12, wanted 22 to 80"),
         ("--m 0", "m: got 0, wanted 1 or more"),
         ("--lr -1", "lr: got -1.0, wanted a positive number"),
-        ("--device abacus", "--device: got 'abacus', wanted cpu or cuda"),
         ("--threads 0", "--threads: got 0, wanted 1 or more"),
         ("--resume", "checkpoint: no file runs/train-9x9"),
     ],
@@ -250,9 +251,72 @@ def test_train_errors(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_cuda_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert "torch finds no CUDA device here; wanted cpu" in fails(["train", "--device", "cuda"], capsys)
+def test_interrupted_training_goes_on_on_cuda(
+    cuda: Cuda, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_batch = Trainer._train_batch
+
+    def interrupt(self: Trainer, *boards: object) -> float:
+        if self.step == 50:
+            raise KeyboardInterrupt
+        return train_batch(self, *boards)  # type: ignore[arg-type]
+
+    out = ["--output", str(tmp_path), "--device", "cuda"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_train_batch", interrupt)
+        assert main(["train", "--box", "2", *QUICK, *out]) == 130
+    assert main(["train", "--resume", *out]) == 0 and cuda.used()
+    if cuda.exact:
+        ours, theirs = load_checkpoint(tmp_path), load_checkpoint(trained)
+        assert [row.test_loss for row in ours.history] == [row.test_loss for row in theirs.history]
+        assert all(torch.equal(weights, theirs.model[name]) for name, weights in ours.model.items())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--images", "digits"],
+        ["--network", "convnet-mask", "--layers", "2", "--filters", "8"],
+        ["--masks", "7-10", "--decimation", "2", "--permuted"],
+    ],
+)
+def test_other_trainings_on_cuda(cuda: Cuda, options: list[str], tmp_path: Path) -> None:
+    few = ["--train", "40", "--test", "20", "--epochs", "1", "--batch-size", "10"]
+    for device in ("cpu", "cuda"):
+        command = ["train", "--box", "2", *few, *options, "--device", device, "--output", str(tmp_path / device)]
+        assert main(command) == 0
+    cpu, there = (load_checkpoint(tmp_path / device).model for device in ("cpu", "cuda"))
+    assert all(weights.isfinite().all() for weights in there.values())
+    if cuda.exact:
+        assert all(torch.equal(weights, cpu[name]) for name, weights in there.items())
+    if "digits" in options:
+        assert main(["eval", str(tmp_path / "cuda"), "--joint", "--device", "cuda"]) == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["eval", "RUN"],
+        ["eval", "RUN", "--search", "--paths", "3"],
+        ["eval", "RUN", "--rounding", "2"],
+        ["eval", "RUN", "--rounding", "1", "--search", "--paths", "2"],
+        ["solve", "1...............", "--checkpoint", "RUN"],
+        ["solve", "1...............", "--checkpoint", "RUN", "--search"],
+    ],
+)
+def test_eval_and_solve_on_cuda(
+    cuda: Cuda, options: list[str], trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [str(trained) if option == "RUN" else option for option in options]
+    status = main(command)
+    cpu = capsys.readouterr().out
+    assert not cuda.used()
+    assert main([*command, "--device", "cuda"]) == status or not cuda.exact
+    there = capsys.readouterr().out
+    assert cuda.used()
+    if cuda.exact:
+        timed = re.compile("milliseconds.*")
+        assert timed.sub("", there) == timed.sub("", cpu)
 
 
 def test_training_that_diverges(

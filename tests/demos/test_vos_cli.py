@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from pretended_cuda import Cuda
 
 from demos.vos.__main__ import CHECKPOINT_NAMES, SCORES_NAME, SHEET_NAME, VIDEO_NAME, main
 from demos.vos.data import read_davis
@@ -18,7 +21,7 @@ from demos.vos.evaluate import UNMATCHED_COSTS
 from demos.vos.images import read_labels, write_labels
 from demos.vos.pictures import contact_sheet_png, overlay, side_by_side, write_video
 from demos.vos.synthetic import SyntheticClip, SyntheticConfig
-from demos.vos.train import load_unmatched_costs
+from demos.vos.train import Trainer, load_features, load_unmatched_costs
 
 QUICK = ["--epochs", "1", "--steps", "2", "--batch-size", "2"]
 SHAPES = SyntheticConfig(frames=5, height=48, width=64, objects=2, look_alikes=0, distractors=1, bars=0, speed=0.3)
@@ -168,6 +171,46 @@ def test_eval_on_davis(davis: Path, checkpoint: Path, tmp_path: Path, capsys: py
     assert {row["clip"] for row in rows(tmp_path / SCORES_NAME)} == {"synthetic-6"}
 
 
+def test_train_and_eval_on_cuda(
+    cuda: Cuda,
+    davis: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop_after: Callable[[int], Callable[[float], None]],
+) -> None:
+    training = ["train", "--refine", "--train-clips", "2", "--tuning-clips", "1", *QUICK, "--epochs", "2"]
+    tracking = ["eval", str(davis), "--proposals", str(davis / "Proposals"), "--finetune", "1"]
+    tracking += ["--matchings", "greedy", "hungarian", "dmm", "quadratic"]
+    fit = Trainer.fit
+    for device in ("cpu", "cuda"):
+        where = ["--device", device]
+        trained, tracked = tmp_path / device / "trained", tmp_path / device / "tracked"
+        if device == "cuda":  # and goes on after its first epoch
+            with monkeypatch.context() as patch:
+                patch.setattr(Trainer, "fit", lambda trainer, progress: fit(trainer, stop_after(3)))
+                with pytest.raises(InterruptedError):
+                    main([*training, "--output", str(trained), *where])
+        resume = ["--resume"] if device == "cuda" else []
+        assert main([*training, "--output", str(trained), *resume, *where]) == 0
+        assert cuda.used() == (device == "cuda")
+        assert main([*tracking, "--features", str(trained), "--output", str(tracked), *where]) == 0
+        assert cuda.used() == (device == "cuda")
+    scores, weights = [], []
+    for device in ("cpu", "cuda"):
+        scores.append(rows(tmp_path / device / "tracked" / SCORES_NAME))
+        checkpoint = tmp_path / device / "trained" / CHECKPOINT_NAMES["refined"]
+        weights.append(load_features(checkpoint).state_dict())
+    assert len(scores[0]) == len(scores[1])
+    if cuda.exact:
+        assert scores[0] == scores[1]
+        assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_demo_on_cuda(cuda: Cuda, tmp_path: Path) -> None:
+    few = ["--train-clips", "2", "--test-clips", "1", "--tuning-clips", "1", "--objects", "2"]
+    assert main([*few, *QUICK, "--output", str(tmp_path), "--device", "cuda"]) == 0 and cuda.used()
+
+
 def test_eval_on_youtube_vos_and_segtrack(
     davis: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -249,7 +292,6 @@ def test_eval_without_truth(davis: Path, checkpoint: Path, tmp_path: Path, capsy
         (["--test-clips", "0"], "--test-clips: got 0, wanted 1 or more"),
         (["--epochs", "0"], "epochs must be 1 or more; got 0"),
         (["train", "--backbone", "vgg"], "backbone must be one of"),
-        (["train", "--device", "abacus"], "--device: abacus cannot be used"),
         (["train", "--proposals", "nowhere"], "nowhere is no folder"),
         (["train", "--tuning-clips", "-1"], "--tuning-clips: got -1, wanted 0 or more"),
         (["eval", "nowhere", "--proposals", "noisy", "--features", "x"], "no such folder"),

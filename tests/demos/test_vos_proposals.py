@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pretended_cuda import Cuda
 from pycocotools import mask as coco
 from safetensors.torch import save_file
 
@@ -150,6 +151,16 @@ def test_cache(tmp_path: Path) -> None:
     path.write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="cannot be read as a cache"):
         cache.propose(CLIP, 0)
+
+
+def test_mask_rcnn_on_cuda(cuda: Cuda, tmp_path: Path) -> None:
+    options = {"backbone": "resnet18", "top": 3, "min_score": 0.0, "min_size": 48, "classes": 3}
+    source = MaskRCNNProposals(None, **options)
+    save_file(source.network.state_dict(), tmp_path / "weights.safetensors")
+    there = MaskRCNNProposals(tmp_path / "weights.safetensors", device="cuda", **options)
+    assert all(parameter.is_cuda for parameter in there.network.parameters())
+    assert same(found := there.propose(CLIP, 0), source.propose(CLIP, 0)) or not cuda.exact
+    assert found.masks.shape[1:] == (48, 64)
 
 
 def test_mask_rcnn(tmp_path: Path) -> None:
