@@ -2,7 +2,7 @@
 
 A tensor "on cuda:0" is a wrapper around one on the CPU that says so of itself. An operator on it is refused where torch
 refuses it on a real device: other tensors on the CPU (but for numbers, and for indices into a tensor), a generator of the
-other device, `numpy()`. What it cannot show: CUDA kernels (the CPU's work in their place), streams, autocast, memory.
+other device, `numpy()`. What it cannot show: CUDA kernels (the CPU's work in their place), streams, memory, how the GPU rounds.
 """
 
 from __future__ import annotations
@@ -95,6 +95,16 @@ class CudaGenerator(torch.Generator):
 
 
 _GENERATOR = torch.Generator
+
+
+class _Autocast(torch.autocast):
+    """Autocast of the device, which is the CPU's."""
+
+    def __init__(self, device_type: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__("cpu", *args, **kwargs)
+
+
+_AUTOCASTS = torch.is_autocast_enabled
 
 
 def _is_cuda(device: Any) -> bool:
@@ -196,6 +206,8 @@ def pretended_cuda() -> Iterator[set[str]]:
             "torch.cuda.device_count": lambda: 1,
             "torch.cuda.is_current_stream_capturing": lambda: False,
             "torch.Generator": CudaGenerator,
+            "torch.autocast": _Autocast,
+            "torch.is_autocast_enabled": lambda *kind: _AUTOCASTS(*("cpu" for _ in kind)),
             "difflayers._cuda.why_not": lambda: None,
             "difflayers._cuda.describe": lambda: "pretended",
             "torch.optim.Optimizer._cuda_graph_capture_health_check": lambda _: None,

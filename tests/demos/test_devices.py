@@ -101,6 +101,8 @@ def test_pretended_device_allows_what_a_real_one_does() -> None:
         results += [torch.nn.functional.one_hot(there.long()), torch.empty(2, 3, device="cuda").copy_(torch.ones(2, 3))]
         assert all(result.is_cuda for result in results)
         assert there.to("cpu", torch.float64).tolist() == there.tolist() and there.sum().item() == 15
+        with torch.autocast("cuda", torch.bfloat16):
+            assert (there @ there.mT).dtype == torch.bfloat16
         assert not launched
         weight = torch.nn.Parameter(torch.rand(2, 3))
         (DMMMatching()(weight.to("cuda")).cpu() ** 2).sum().backward()

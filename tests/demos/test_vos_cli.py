@@ -178,7 +178,7 @@ def test_train_and_eval_on_cuda(
     monkeypatch: pytest.MonkeyPatch,
     stop_after: Callable[[int], Callable[[float], None]],
 ) -> None:
-    training = ["train", "--refine", "--train-clips", "2", "--tuning-clips", "1", *QUICK, "--epochs", "2"]
+    training = ["train", "--refine", "--amp", "--train-clips", "2", "--tuning-clips", "1", *QUICK, "--epochs", "2"]
     tracking = ["eval", str(davis), "--proposals", str(davis / "Proposals"), "--finetune", "1"]
     tracking += ["--matchings", "greedy", "hungarian", "dmm", "quadratic"]
     fit = Trainer.fit
