@@ -24,8 +24,8 @@ def checked_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
         raise ValueError(f"--device: got {name!r}, wanted cpu or cuda")
     backend = next(one for one in difflayers.backends() if one.name == device.type)
     if not backend.available:
