@@ -123,10 +123,13 @@ class _Launch:
         self, problems: Tensor, file: str, kernel: str, geometry: Callable[[int, int, torch.dtype, int], Geometry]
     ) -> None:
         B, n, m = problems.shape
-        if n * m >= 2**28:
-            raise ValueError(f"a problem must have fewer than 2**28 pairs on CUDA; got {n} x {m}")
         self.device, self.kernel = _cuda.device_of(problems), kernel
         self.geometry = geometry(n, m, problems.dtype, self.device.shared_memory)
+        if self.geometry.bytes >= 2**31:  # 32-bit offsets
+            raise ValueError(
+                f"a problem must need less than 2 GiB to be solved on CUDA; got {n} x {m}, which needs "
+                f"{self.geometry.bytes / 2**30:.1f}"
+            )
         self.program = self.geometry.program(file, problems.dtype)
         resident = self.device.resident(self.program, kernel, self.geometry.threads, self.geometry.shared)
         self.grid = min(B, resident)

@@ -73,6 +73,24 @@ def test_geometry_of_matching(limit: int, dtype: torch.dtype) -> None:
     assert matching.dmm_geometry(10, 50, torch.float32, 227 * 1024).warps == 1
 
 
+@pytest.mark.parametrize(
+    ("file", "kernel", "geometry", "least"),
+    [
+        ("dykstra.cu", "dmm", matching.dmm_geometry, 13_400),
+        ("newton.cu", "projection", matching.projection_geometry, 8_200),
+    ],
+)
+def test_problems_beyond_32_bits_are_refused(
+    host: HostDevice, file: str, kernel: str, geometry: Any, least: int
+) -> None:
+    with pytest.raises(
+        ValueError, match=f"less than 2 GiB to be solved on CUDA; got {least} x {least}, which needs 2.0"
+    ):
+        matching._Launch(torch.empty(2, least, least, device="meta"), file, kernel, geometry)
+    below = geometry(least - 200, least - 200, torch.float32, 1)
+    assert below.bytes < 2**31 and _cuda.pack([below.bytes]) == [below.bytes]
+
+
 def test_arguments_are_packed_as_the_sources_have_them() -> None:
     tensor = torch.zeros(3)
     packed = _cuda.pack([tensor, 3, True, 0.5])
