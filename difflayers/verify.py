@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difflayers.functional._problems import Problems, prepare
 from difflayers.functional._satnet import default_k, random_start
+from difflayers.matching.problems import Problems, prepare
 from difflayers.satnet.oracle import free_coordinates, relax_inputs
 
 try:

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difflayers.functional._problems import prepare
 from difflayers.matching.cpu import check_problems, check_values
+from difflayers.matching.problems import prepare
 
 
 def hungarian(

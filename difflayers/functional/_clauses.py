@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difflayers.functional._checks import check_size
+from difflayers._checks import check_size
 from difflayers.maxsat.instance import Instance
 from difflayers.maxsat.relaxation import columns
 

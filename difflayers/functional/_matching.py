@@ -6,9 +6,9 @@ from typing import Any, Literal, NamedTuple, overload
 import torch
 from torch import Tensor
 
-from difflayers.functional._checks import check_number, check_size
-from difflayers.functional._problems import Problems, finite, prepare
+from difflayers._checks import check_number, check_size
 from difflayers.matching.op import DMMFunction, ProjectionFunction
+from difflayers.matching.problems import Problems, finite, prepare
 
 
 class MatchingInfo(NamedTuple):

@@ -6,8 +6,8 @@ from typing import Literal, NamedTuple, overload
 import torch
 from torch import Tensor
 
+from difflayers._checks import check_device, check_number, check_size
 from difflayers._ops import autocasts
-from difflayers.functional._checks import check_device, check_number, check_size
 from difflayers.satnet.op import SATNetFunction
 
 

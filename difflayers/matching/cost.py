@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from difflayers.functional._checks import check_number
+from difflayers._checks import check_number
 
 # Pixels of a whole batch's masks that are converted to floating point at a time, when masks come as bool.
 _CHUNK = 2**22

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from difflayers.functional._checks import check_size
+from difflayers._checks import check_size
 
 COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".lzma": lzma.open}
 # What the parser and the decompressors raise on nonsense; decimal's errors are ArithmeticErrors.

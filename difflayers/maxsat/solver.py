@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difflayers.functional._checks import check_number, check_size
+from difflayers._checks import check_number, check_size
 from difflayers.functional._satnet import default_k
 from difflayers.maxsat import kernels
 from difflayers.maxsat.instance import Instance, read

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import difflayers
 from difflayers import DMMMatching, QuadraticMatching, SATNet, _cuda
-from difflayers.functional._checks import check_device
+from difflayers._checks import check_device
 from difflayers.matching import cuda as matching
 from difflayers.satnet import cuda as satnet
 from difflayers.satnet.op import _SATNetAdjoint

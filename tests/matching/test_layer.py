@@ -219,7 +219,7 @@ def test_info_of_dmm_by_hand() -> None:
 
 def test_violations_by_hand() -> None:
     """Rows can only be off by rounding in the layers, so the formula is tested where they are."""
-    from difflayers.functional._problems import Problems
+    from difflayers.matching.problems import Problems
 
     X = torch.tensor([[[0.5, 0.2, 0.1], [1.2, -0.3, 0.4], [0.0, 0.0, 0.0]]], dtype=F64)
     rows = torch.tensor([[True, True, False]])

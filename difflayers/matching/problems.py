@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from difflayers._checks import check_device
 from difflayers._ops import autocasts
-from difflayers.functional._checks import check_device
 
 
 class Problems(NamedTuple):

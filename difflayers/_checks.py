@@ -1,0 +1,124 @@
+"""Checks of arguments that all functions share. An error is a TypeError or ValueError that names the argument, what came and
+what is wanted."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float32, torch.float64)
+LARGEST_SIZE = 2**31 - 1
+"""Of counts and sizes: what the kernels' int32 holds."""
+LARGEST_NUMBER = 1e150
+"""Of options that are numbers: their squares and products stay finite in float64."""
+
+
+def check_size(name: str, value: int, least: int = 1, most: int = LARGEST_SIZE) -> None:
+    """An integer from `least` to `most`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int; got {type(value).__name__}")
+    if not least <= value <= most:
+        bounds = f"at least {least}" if value < least else f"at most {most}"
+        raise ValueError(f"{name} must be {bounds}; got {shown(value)}")
+
+
+def check_number(name: str, value: float, *, positive: bool = False, most: float = LARGEST_NUMBER) -> None:
+    """A finite number of at least 0, or above 0, and at most `most`."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number; got {type(value).__name__}")
+    if not 0 <= value < math.inf or (positive and value == 0):
+        raise ValueError(f"{name} must be finite and {'above' if positive else 'at least'} 0; got {shown(value)}")
+    if value > most:
+        raise ValueError(f"{name} must be at most {most:g}; got {shown(value)}")
+    if positive and value < 1 / LARGEST_NUMBER:
+        raise ValueError(f"{name} must be at least {1 / LARGEST_NUMBER:g}; got {shown(value)}")
+
+
+def check_generator(name: str, value: torch.Generator | None) -> None:
+    """None or a torch.Generator."""
+    if value is not None and not isinstance(value, torch.Generator):
+        raise TypeError(f"{name} must be a torch.Generator or None; got {type(value).__name__}")
+
+
+def check_dtype(name: str, value: torch.dtype | None, allowed: Sequence[torch.dtype] = FLOATS) -> None:
+    """None or one of the allowed dtypes."""
+    if value is not None and not isinstance(value, torch.dtype):
+        raise TypeError(f"{name} must be {_one_of(allowed)}; got {type(value).__name__}")
+    if value is not None and value not in allowed:
+        raise TypeError(f"{name} must be {_one_of(allowed)}; got {value}")
+
+
+def check_device_name(name: str, value: torch.device | str | int | None) -> None:
+    """None, or what torch.device takes."""
+    if value is None or isinstance(value, torch.device):
+        return
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise TypeError(f"{name} must be a torch.device, a string or None; got {type(value).__name__}")
+    try:
+        torch.device(value)
+    except RuntimeError as error:
+        raise ValueError(f"{name} must name a torch device; got {value!r}: {error}") from None
+
+
+def check_names(name: str, value: Sequence[str] | None, count: int) -> None:
+    """None, or `count` strings."""
+    if value is None:
+        return
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a sequence of {count} strings; got {type(value).__name__}")
+    for item in value:
+        if not isinstance(item, str):
+            raise TypeError(f"{name} must be strings; got {type(item).__name__}")
+    if len(value) != count:
+        raise ValueError(f"{name} must be one for each of {count}; got {len(value)}")
+
+
+def check_tensor(name: str, value: Tensor, dtypes: Sequence[torch.dtype] | None = FLOATS) -> None:
+    """A dense tensor of one of the dtypes (any if None), on a device that the layers have kernels for, or meta."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor; got {type(value).__name__}")
+    if value.is_nested or value.layout != torch.strided:
+        layout = "nested" if value.is_nested else str(value.layout)
+        raise TypeError(
+            f"{name} must be a dense tensor (torch.strided); got {layout}: use .to_dense() or .to_padded_tensor()"
+        )
+    if dtypes is not None and value.dtype not in dtypes:
+        raise TypeError(f"{name} must be {_one_of(dtypes)}; got {value.dtype}")
+    check_device(name, value)
+
+
+def check_mask(name: str, value: Tensor) -> None:
+    """A dense bool or integer tensor."""
+    check_tensor(name, value, None)
+    if value.dtype.is_floating_point or value.dtype.is_complex or value.is_quantized:
+        raise TypeError(f"{name} must be a bool or integer tensor (nonzero where there is one); got {value.dtype}")
+
+
+def check_device(name: str, tensor: Tensor) -> None:
+    """A device that the layers have kernels for, or meta."""
+    if tensor.device.type not in ("cpu", "cuda", "meta"):
+        raise ValueError(
+            f"{name} must be on the CPU or a CUDA device, where the layers have kernels; got {tensor.device}: see "
+            "difflayers.backends()"
+        )
+
+
+def check_same_device(name: str, value: Tensor, other: str, device: torch.device) -> None:
+    """On the device of another argument."""
+    if value.device != device:
+        raise ValueError(f"{name} must be on the device of {other}, {device}; got {value.device}")
+
+
+def shown(value: Any) -> str:
+    """A number as an error message shows it: an integer of a thousand digits is not printed whole."""
+    text = (
+        repr(value) if not isinstance(value, int) or abs(value) < 10**30 else f"an integer of {value.bit_length()} bits"
+    )
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _one_of(dtypes: Sequence[torch.dtype]) -> str:
+    names = [str(dtype).removeprefix("torch.") for dtype in dtypes]
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " or " + names[-1]

@@ -1,0 +1,8 @@
+"""The layers as modules. `difflayers.functional` holds the same as functions."""
+
+from difflayers.nn._cost import MaskMatchingCost
+from difflayers.nn._dmm import DMMMatching
+from difflayers.nn._quadratic import QuadraticMatching
+from difflayers.nn._satnet import SATNet
+
+__all__ = ["DMMMatching", "MaskMatchingCost", "QuadraticMatching", "SATNet"]

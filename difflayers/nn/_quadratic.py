@@ -1,0 +1,83 @@
+"""Quadratic matching as a module."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from difflayers import functional
+from difflayers.functional._matching import check_gamma, check_solver_options
+from difflayers.matching.problems import check_unmatched_cost
+
+
+class QuadraticMatching(nn.Module):
+    r"""Minimum-cost bipartite matching with a quadratic term, solved exactly and differentiated implicitly.
+
+    The problem solved, its gradient, errors and references: `difflayers.functional.quadratic_matching`.
+
+    Args:
+        gamma: the weight of the quadratic term, in units of the cost.
+        unmatched_cost: the cost at which a template may stay unmatched; None: every template is matched.
+        tolerance: on the row sums.
+        max_iter: at most so many Newton steps.
+        require_convergence: raise a RuntimeError where the tolerance is not reached.
+
+    Shapes:
+        cost (..., n, m) to (..., n, m).
+
+    Example:
+        >>> import torch
+        >>> from difflayers import QuadraticMatching
+        >>> QuadraticMatching(gamma=0.01)(torch.tensor([[0.1, 0.2, 0.9], [0.1, 0.5, 0.9]])).round(decimals=4)
+        tensor([[0., 1., 0.],
+                [1., 0., 0.]])
+    """
+
+    def __init__(
+        self,
+        gamma: float = 0.05,
+        *,
+        unmatched_cost: float | None = None,
+        tolerance: float = 1e-9,
+        max_iter: int = 500,
+        require_convergence: bool = False,
+    ) -> None:
+        super().__init__()
+        check_gamma(gamma)
+        check_unmatched_cost(unmatched_cost)
+        check_solver_options(tolerance, max_iter)
+        self.gamma, self.unmatched_cost = gamma, unmatched_cost
+        self.tolerance, self.max_iter, self.require_convergence = tolerance, max_iter, require_convergence
+
+    def forward(
+        self,
+        cost: Tensor,
+        template_mask: Tensor | None = None,
+        proposal_mask: Tensor | None = None,
+        *,
+        return_info: bool = False,
+    ) -> Any:
+        """The assignment (..., n, m).
+
+        Args:
+            cost: (..., n, m), float32 or float64; +inf forbids a pair.
+            template_mask, proposal_mask: (..., n) and (..., m), bool or integer, nonzero where there is one.
+            return_info: also return a `QuadraticMatchingInfo`.
+
+        Raises:
+            TypeError, ValueError, RuntimeError: see `difflayers.functional.quadratic_matching`.
+        """
+        return functional.quadratic_matching(
+            cost,
+            self.gamma,
+            template_mask,
+            proposal_mask,
+            unmatched_cost=self.unmatched_cost,
+            tolerance=self.tolerance,
+            max_iter=self.max_iter,
+            require_convergence=self.require_convergence,
+            return_info=return_info,
+        )
+
+    def extra_repr(self) -> str:
+        text = f"gamma={self.gamma:g}"
+        return text if self.unmatched_cost is None else f"{text}, unmatched_cost={self.unmatched_cost:g}"
