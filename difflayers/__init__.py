@@ -2,12 +2,15 @@
 
 `SATNet` (a MAXSAT instance with learnable clauses), `DMMMatching` and `QuadraticMatching` (bipartite matching) are the
 layers as modules, `MaskMatchingCost` a cost for matching, `functional` holds the same as functions, `backends()` says which
-kernels this machine runs, and `difflayers.verify` (extra ``difflayers[verify]``) solves the same problems with cvxpy.
+kernels this machine runs, and `difflayers.verify` (the extra ``verify``) solves the same problems with cvxpy.
 """
 
 from difflayers import functional, maxsat
 from difflayers._backends import backends
+from difflayers._distribution import warn_of_other_project
 from difflayers.nn import DMMMatching, MaskMatchingCost, QuadraticMatching, SATNet
 
 __all__ = ["DMMMatching", "MaskMatchingCost", "QuadraticMatching", "SATNet", "backends", "functional", "maxsat"]
 __version__ = "0.2.0"
+
+warn_of_other_project()

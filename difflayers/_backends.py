@@ -9,8 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from difflayers._numba import STOP
+
 # Below this many floating-point operations a call is done before a second thread would have woken up.
 _OPERATIONS_WORTH_A_THREAD = 1e7
+# Above this many (about 0.1 s) even a single thread is another one, so that this one hears Ctrl-C.
+_OPERATIONS_WORTH_AN_INTERRUPT = 1e9
 
 _pool: ThreadPoolExecutor | None = None
 _pool_lock = threading.Lock()
@@ -31,13 +35,15 @@ def run_threads(
 ) -> None:
     """kernel(*inputs, ticket, *outputs) on torch.get_num_threads() threads, which draw samples from one ticket counter.
 
-    The kernel releases the GIL. Ctrl-C stops it after the samples in work. Single-threaded for small work.
+    The kernel releases the GIL. Single-threaded for small work. Ctrl-C is heard while the kernel runs: it stops at the latest
+    after the samples in work, and sooner if it asks `_numba.stopped(ticket)` between its sweeps.
     """
     global _pool
     batch = len(outputs[0])
     ticket = np.zeros(1, np.int64)
-    threads = min(torch.get_num_threads(), batch)
-    if threads <= 1 or operations < _OPERATIONS_WORTH_A_THREAD:
+    threads = max(1, min(torch.get_num_threads(), batch))
+    small = _OPERATIONS_WORTH_AN_INTERRUPT if threads <= 1 else _OPERATIONS_WORTH_A_THREAD
+    if batch == 0 or operations < small:
         kernel(*inputs, ticket, *outputs)
         return
     with _pool_lock:
@@ -47,7 +53,7 @@ def run_threads(
     try:
         wait(running)
     finally:
-        ticket[0] = batch
+        ticket[0] = STOP
         wait(running)
     for task in running:
         task.result()

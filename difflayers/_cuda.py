@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-INSTALL = "pip install 'difflayers[cuda]'"
+from difflayers._distribution import needs
+
 INCLUDE = re.compile(r'^#include "(\w+\.cuh)"\n', re.MULTILINE)
 
 
@@ -153,7 +154,7 @@ def _core() -> Any:
     try:
         import cuda.core
     except ImportError as error:
-        raise ImportError(f"CUDA tensors need cuda.core, which compiles the kernels: {INSTALL} ({error})") from error
+        raise ImportError(f"{needs('a CUDA tensor', 'cuda.core')} ({error})") from error
     return cuda.core
 
 

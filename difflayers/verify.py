@@ -1,4 +1,4 @@
-"""The layers' problems solved by a general convex solver, to check the layers against. Needs ``difflayers[verify]``."""
+"""The layers' problems solved by a general convex solver, to check the layers against. Needs cvxpy (the extra ``verify``)."""
 
 import math
 from typing import NamedTuple
@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from difflayers._distribution import needs
 from difflayers.functional._satnet import default_k, random_start
 from difflayers.matching.problems import Problems, prepare
 from difflayers.satnet.oracle import free_coordinates, relax_inputs
@@ -14,7 +15,7 @@ from difflayers.satnet.oracle import free_coordinates, relax_inputs
 try:
     import cvxpy
 except ImportError as error:
-    raise ImportError("difflayers.verify needs cvxpy: pip install 'difflayers[verify]'") from error
+    raise ImportError(needs("difflayers.verify", "cvxpy")) from error
 
 __all__ = ["MatchingSolution", "SDPSolution", "matching_lp", "quadratic_matching", "satnet"]
 

@@ -94,7 +94,7 @@ def test_import_prints_nothing() -> None:
 def test_verify_without_cvxpy_says_what_to_install() -> None:
     done = run("import difflayers.verify", blocked=["cvxpy"])
     assert done.returncode != 0
-    assert "ImportError: difflayers.verify needs cvxpy: pip install 'difflayers[verify]'" in done.stderr
+    assert "ImportError: difflayers.verify needs cvxpy: pip install 'cvxpy'" in done.stderr
 
 
 def test_reading_dimacs_without_python_sat_says_what_to_install() -> None:

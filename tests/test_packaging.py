@@ -22,7 +22,7 @@ def test_package_data_is_found_in_this_installation() -> None:
 
 
 def test_version_and_extras_are_those_of_the_metadata() -> None:
-    metadata = importlib.metadata.metadata("difflayers")
+    metadata = importlib.metadata.metadata("torch-difflayers")
     assert metadata["Version"] == difflayers.__version__
     assert metadata["License-Expression"] == "MIT"
     assert set(metadata.get_all("Provides-Extra") or []) == {"cuda", "verify", "demos", "maxsat", "test", "docs"}
@@ -33,7 +33,7 @@ def test_wheel_is_pure_and_holds_package_data(tmp_path: Path) -> None:
     """Builds it, which fetches setuptools."""
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
     subprocess.run(command, check=True)
-    (wheel,) = tmp_path.glob("difflayers-*-py3-none-any.whl")
+    (wheel,) = tmp_path.glob("torch_difflayers-*-py3-none-any.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "difflayers").rglob("*.py")}
     assert {"difflayers/py.typed", *(f"difflayers/cuda_ext/{name}" for name in CUDA_SOURCES), *sources} <= names

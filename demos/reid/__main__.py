@@ -181,7 +181,9 @@ def run(arguments: argparse.Namespace) -> None:
     needed = ["tqdm"] if arguments.no_picture else ["tqdm", "matplotlib"]
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
         instead = ", or pass --no-picture" if missing == ["matplotlib"] else ""
-        raise ValueError(f"{missing[0]} is not installed; wanted: pip install 'difflayers[demos]'{instead}")
+        raise ValueError(
+            f"{missing[0]} is not installed; wanted: pip install '.[demos]' in the project's folder{instead}"
+        )
 
     import torch
 

@@ -593,7 +593,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = build_parser().parse_args(words)
     try:
         if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
-            raise ValueError(f"{missing[0]} is not installed; wanted: pip install 'difflayers[demos]'")
+            raise ValueError(f"{missing[0]} is not installed; wanted: pip install '.[demos]' in the project's folder")
         options.run(options)
     except ValueError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)

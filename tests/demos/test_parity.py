@@ -311,7 +311,7 @@ def test_no_matplotlib(tmp_path: Path, capsys: pytest.CaptureFixture[str], monke
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else found(name))
     assert main([*SMALL, "--out", str(tmp_path)]) == 2
-    assert "pip install 'difflayers[demos]', or pass --no-picture" in capsys.readouterr().err
+    assert "pip install '.[demos]' in the project's folder, or pass --no-picture" in capsys.readouterr().err
 
 
 def test_seeds_that_are_no_numbers(capsys: pytest.CaptureFixture[str]) -> None:

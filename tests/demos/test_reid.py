@@ -326,7 +326,7 @@ def test_no_matplotlib(tmp_path: Path, capsys: pytest.CaptureFixture[str], monke
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else found(name))
     command = [*TINY, "--methods", "hard", "--out", str(tmp_path)]  # which fits one experiment
     assert main(command) == 2
-    assert "pip install 'difflayers[demos]', or pass --no-picture" in capsys.readouterr().err
+    assert "pip install '.[demos]' in the project's folder, or pass --no-picture" in capsys.readouterr().err
     assert main([*command, "--no-picture"]) == 0
     assert not (tmp_path / PICTURE_NAME).exists() and (tmp_path / RUNS_NAME).exists()
     assert (tmp_path / SUMMARY_NAME).read_text().splitlines()[1].startswith("outcomes,hard,4,2,")

@@ -11,7 +11,7 @@ from difflayers import _cuda
 from difflayers.matching import cuda as matching
 from difflayers.satnet import cuda as satnet
 
-pytest.importorskip("cuda.core", reason="the extra difflayers[cuda] is not installed")
+pytest.importorskip("cuda.core", reason="the extra cuda is not installed")
 
 # and the KiB of shared memory that a block can have
 ARCHITECTURES = {"sm_75": 64, "sm_80": 163, "sm_90": 227, "sm_100": 227, "sm_120": 99}
