@@ -6,7 +6,9 @@ project = "difflayers"
 author = "The difflayers authors"
 release = difflayers.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon"]
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["deflist", "dollarmath"]
+# `name` in a docstring is a link to what is called so.
+default_role = "py:obj"
 html_theme = "furo"
 html_title = "difflayers"
 exclude_patterns = ["_build"]

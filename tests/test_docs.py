@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import inspect
+import pkgutil
 import re
 from pathlib import Path
 
@@ -13,20 +14,22 @@ import difflayers
 import difflayers.maxsat
 
 ROOT = Path(__file__).parents[1]
+# Whatever stands directly in the package and has no underscore is public.
 MODULES = [
     "difflayers",
-    "difflayers.nn",
-    "difflayers.functional",
-    "difflayers.maxsat",
-    "difflayers.verify",
-    "difflayers._backends",
+    *sorted(
+        f"difflayers.{module.name}" for module in pkgutil.iter_modules(difflayers.__path__) if module.name[0] != "_"
+    ),
 ]
+INTERNAL = {"difflayers.matching", "difflayers.satnet"}  # kernels; their faces are nn and functional
+MODULES = [name for name in MODULES if name not in INTERNAL]
 # Every module of the package with an example in it: doctest runs those of a module's own functions, not of imported ones.
 WITH_EXAMPLES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for path in (ROOT / "difflayers").rglob("*.py")
     if ">>>" in path.read_text(encoding="utf-8")
 )
+WITHOUT_EXAMPLE = {"default_k", "read"}  # one line of arithmetic; reads a file
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -37,21 +40,13 @@ def test_docstring_examples(name: str) -> None:
     assert results.failed == 0 and results.attempted > 0
 
 
-def test_examples_are_found_where_they_are_written() -> None:
-    assert {
-        "difflayers._backends",
-        "difflayers.functional._assignment",
-        "difflayers.functional._matching",
-        "difflayers.functional._satnet",
-        "difflayers.matching.cost",
-        "difflayers.nn",
-        "difflayers.verify",
-    } <= set(WITH_EXAMPLES)
-    for path, item in public("difflayers.functional") + public("difflayers.nn") + public("difflayers.verify"):
+@pytest.mark.parametrize("name", MODULES)
+def test_every_function_and_layer_has_an_example_that_runs(name: str) -> None:
+    for path, item in public(name):
         if inspect.isfunction(item) or (inspect.isclass(item) and issubclass(item, torch.nn.Module)):
             finder = doctest.DocTestFinder(recurse=False)
             (found,) = finder.find(item, module=importlib.import_module(item.__module__))
-            assert (item.__module__ in WITH_EXAMPLES and found.examples) or item.__name__ == "default_k", path
+            assert (item.__module__ in WITH_EXAMPLES and found.examples) or item.__name__ in WITHOUT_EXAMPLE, path
 
 
 def test_examples_of_the_maxsat_modules_are_among_them() -> None:
@@ -77,7 +72,7 @@ def test_readme_example_is_a_network_that_gets_gradients() -> None:
 
 def public(name: str) -> list[tuple[str, object]]:
     module = importlib.import_module(name)
-    names = getattr(module, "__all__", ["Backend", "Backends", "backends"])
+    names = [item for item in module.__all__ if not inspect.ismodule(getattr(module, item))]
     return [(f"{name}.{item}", getattr(module, item)) for item in names]
 
 
@@ -92,38 +87,32 @@ def test_everything_public_has_a_docstring(name: str) -> None:
                     assert inspect.getdoc(method), f"{path}.{method_name}"
 
 
-@pytest.mark.parametrize(
-    ("function", "ignored"),
-    [
-        (difflayers.functional.satnet, set()),
-        (difflayers.functional.dmm_matching, set()),
-        (difflayers.functional.quadratic_matching, set()),
-        (difflayers.functional.project_assignment, set()),
-        (difflayers.functional.hungarian, set()),
-        (difflayers.functional.greedy_matching, set()),
-        (difflayers.functional.mask_iou, set()),
-        (difflayers.functional.mask_matching_cost, set()),
-        (difflayers.functional.clauses_to_S, set()),
-        (difflayers.functional.hyperplane_rounding, set()),
-        (difflayers.functional.relations, set()),
-        (difflayers.maxsat.solve, set()),
-        (difflayers.maxsat.Instance.from_clauses, set()),
-        (difflayers.SATNet.from_clauses, set()),
-        (difflayers.SATNet.rules, {"self"}),
-        (difflayers.SATNet, set()),
-        (difflayers.SATNet.forward, {"self"}),
-        (difflayers.DMMMatching, set()),
-        (difflayers.DMMMatching.forward, {"self"}),
-        (difflayers.QuadraticMatching, set()),
-        (difflayers.QuadraticMatching.forward, {"self"}),
-        (difflayers.MaskMatchingCost, set()),
-        (difflayers.MaskMatchingCost.forward, {"self"}),
-    ],
-)
-def test_every_argument_is_documented(function: object, ignored: set[str]) -> None:
-    arguments = re.split(r"\n(?:Returns|Raises|Shapes):", inspect.getdoc(function).split("Args:")[1])[0]  # type: ignore[union-attr]
-    for name in inspect.signature(function).parameters:  # type: ignore[arg-type]
-        assert name in ignored or re.search(rf"^ +(\w+, )*{name}(, \w+)*:", arguments, re.MULTILINE), name
+def callables() -> list[tuple[str, object]]:
+    """The public functions, layers, and methods of public classes, that have an Args section or should."""
+    found: dict[str, object] = {}
+    for module in MODULES:
+        for path, item in public(module):
+            if inspect.isfunction(item):
+                found[path] = item
+            elif inspect.isclass(item) and item.__module__.startswith("difflayers"):
+                if issubclass(item, torch.nn.Module):
+                    found[path] = item
+                for name, method in vars(item).items():
+                    method = getattr(method, "__func__", method)  # of a class method
+                    if inspect.isfunction(method) and not name.startswith("_") and name != "extra_repr":
+                        found[f"{path}.{name}"] = method
+    return sorted(found.items())
+
+
+@pytest.mark.parametrize(("path", "function"), [pytest.param(*pair, id=pair[0]) for pair in callables()])
+def test_every_argument_is_documented(path: str, function: object) -> None:
+    names = [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]  # type: ignore[arg-type]
+    text = inspect.getdoc(function) or ""
+    if not names or (len(names) <= 2 and "Args:" not in text):
+        return  # what one or two arguments are can be said in the first line
+    arguments = re.split(r"\n(?:Returns|Raises|Shapes|Yields|Attributes):", text.split("Args:")[1])[0]
+    for name in names:
+        assert re.search(rf"^ +(\w+, )*{name}(, \w+)*:", arguments, re.MULTILINE), name
 
 
 def test_names_at_the_top() -> None:

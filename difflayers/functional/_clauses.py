@@ -127,7 +127,7 @@ class Relation(NamedTuple):
     kind: str
     """"equal" or "different"; of one variable "true" or "false"."""
     strength: float
-    """2 |s_i . s_j|: by so much the objective falls as v_i . v_j goes from 0 to where the relation holds."""
+    """``2 |s_i . s_j|``: by so much the objective falls as v_i . v_j goes from 0 to where the relation holds."""
 
     def __str__(self) -> str:
         if self.second == "true":

@@ -17,7 +17,7 @@ class MatchingInfo(NamedTuple):
     objective: Tensor
     """What was minimised: <C, X>, unmatched templates included (dtype of the cost)."""
     row_violation: Tensor
-    """max_i |sum_j X_ij - 1|, with `unmatched_cost` the unmatched share counted."""
+    """``max_i |sum_j X_ij - 1|``, with `unmatched_cost` the unmatched share counted."""
     column_violation: Tensor
     """max_j (sum_i X_ij - 1), at least 0."""
     sign_violation: Tensor
@@ -30,7 +30,7 @@ class QuadraticMatchingInfo(NamedTuple):
     objective: Tensor
     """What was minimised (dtype of the input)."""
     row_violation: Tensor
-    """max_i |sum_j X_ij - 1| in the float64 of the solver, before rounding: the only constraint not met exactly."""
+    """``max_i |sum_j X_ij - 1|`` in the float64 of the solver, before rounding: the only constraint not met exactly."""
     steps: Tensor
     """Newton steps, int64."""
     converged: Tensor
