@@ -1,6 +1,6 @@
 """What the operators of all layers share: their library, autocast, and how torch.vmap folds a batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -43,3 +43,19 @@ def fold(arg: Tensor, dim: int | None, size: int) -> Tensor:
 def unfold(result: Tensor, size: int) -> Tensor:
     """The inverse for a result: (size * B, ...) to (size, B, ...)."""
     return result.reshape(size, result.shape[0] // size if size else 0, *result.shape[1:])
+
+
+def fold_all(name: str, op: Any) -> None:
+    """Register the vmap rule of an operator each of whose tensors has a batch dimension, which takes in the mapped one."""
+
+    def rule(info: Any, in_dims: Sequence[int | None], *args: Any) -> tuple[Any, Any]:
+        size = info.batch_size
+        folded = [
+            fold(arg, dim, size) if isinstance(arg, Tensor) else arg for arg, dim in zip(args, in_dims, strict=True)
+        ]
+        result = op(*folded)
+        if isinstance(result, Tensor):
+            return unfold(result, size), 0
+        return tuple(unfold(r, size) for r in result), (0,) * len(result)
+
+    torch.library.register_vmap(f"difflayers::{name}", rule, lib=library)

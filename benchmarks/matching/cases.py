@@ -10,7 +10,7 @@ from torch import Tensor
 from benchmarks.matching.instances import mask_costs, random_costs
 from benchmarks.registry import Row, case, seconds
 from difflayers import functional
-from difflayers.matching import oracle
+from difflayers.matching.dmm import oracle
 
 
 def _both(solve: Callable[[Tensor], Tensor], cost: Tensor, grad: Tensor) -> Callable[[], Tensor]:

@@ -2,19 +2,19 @@
 
 from difflayers.functional._assignment import greedy_matching, hungarian
 from difflayers.functional._clauses import Relation, clauses_to_S, hyperplane_rounding, relations
-from difflayers.functional._matching import (
-    MatchingInfo,
-    QuadraticMatchingInfo,
-    dmm_matching,
+from difflayers.functional._dmm import DMMSolution, dmm_matching, solve_dmm
+from difflayers.functional._quadratic import (
+    QuadraticSolution,
     project_assignment,
     quadratic_matching,
+    solve_quadratic,
 )
 from difflayers.functional._satnet import SATNetInfo, default_k, satnet, satnet_vectors
 from difflayers.matching.cost import mask_iou, mask_matching_cost
 
 __all__ = [
-    "MatchingInfo",
-    "QuadraticMatchingInfo",
+    "DMMSolution",
+    "QuadraticSolution",
     "Relation",
     "SATNetInfo",
     "clauses_to_S",
@@ -30,4 +30,6 @@ __all__ = [
     "relations",
     "satnet",
     "satnet_vectors",
+    "solve_dmm",
+    "solve_quadratic",
 ]

@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difflayers.matching.cpu import check_problems, check_values
-from difflayers.matching.problems import prepare
+from difflayers.matching.problems import check_problems, check_values, prepare
 
 
 def hungarian(
@@ -104,4 +103,4 @@ def greedy_matching(
             X[batch, i, j] = (lowest < math.inf).to(X.dtype).maximum(X[batch, i, j])
             left[batch, i, :] = math.inf
             left[batch, :, j] = math.inf
-        return X.reshape(problems.shape).to(cost.device)
+        return X.reshape(problems.shape).to(cost.device, problems.dtype)

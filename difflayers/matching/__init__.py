@@ -1,1 +1,1 @@
-"""Differentiable bipartite matching: the DMM layer's unrolled solver, and the exact Euclidean projection."""
+"""Differentiable bipartite matching: what all methods share, and a folder for each of them."""

@@ -1,39 +1,53 @@
-"""A batch of matching problems, from what callers pass: masks, forbidden pairs and `unmatched_cost` in one cost matrix."""
+"""A batch of matching problems, from what callers pass: checked, and masks, forbidden pairs and `unmatched_cost` folded into
+one cost matrix. Every method begins with `prepare`, and its operator with `check_problems` (values are known only there)."""
 
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from difflayers._checks import check_device
-from difflayers._ops import autocasts
+from difflayers._checks import check_mask, check_same_device, check_tensor
+from difflayers._cuda import capturing
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+HALVES = (torch.float16, torch.bfloat16)
 
 
 class Problems(NamedTuple):
-    """A checked batch: what the operators take."""
+    """A batch as the operators take it."""
 
-    cost: Tensor  # (B, n, m), +inf where forbidden, the column of unmatched templates last if there is one
+    cost: Tensor  # (B, n, m), float32 or float64, +inf where forbidden, the column of unmatched templates last if there is one
     templates: Tensor  # (B, n), bool
-    slack: bool
+    slack: bool  # whether there is that column
     shape: torch.Size  # of the caller's cost
+    dtype: torch.dtype  # of the caller's cost: float16 and bfloat16 are solved in float32
 
     def cpu(self) -> "Problems":
         """The same on the CPU."""
         return self._replace(cost=self.cost.cpu(), templates=self.templates.cpu())
 
     def restore(self, X: Tensor) -> Tensor:
-        """A result in the caller's shape."""
-        return (X[..., :-1] if self.slack else X).reshape(self.shape)
+        """A result (B, n, m) in the caller's shape and dtype."""
+        return (X[..., :-1] if self.slack else X).reshape(self.shape).to(self.dtype)
+
+    def batched(self, field: Tensor) -> Tensor:
+        """A result (B, ...) in the caller's batch shape."""
+        return field.reshape(self.shape[:-2] + field.shape[1:])
+
+    def objective(self, X: Tensor) -> Tensor:
+        """<C, X>, unmatched templates included, (B,)."""
+        return (finite(self.cost.detach()) * X).sum((1, 2))
 
     def violations(self, X: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of rows, columns and signs, (B,) each."""
         rows = torch.where(self.templates, (X.sum(-1) - 1).abs(), 0)
         columns = ((X[..., :-1] if self.slack else X).sum(-2) - 1).clamp(min=0)
-        return _largest(rows), _largest(columns), _largest((-X).clamp(min=0).flatten(1))
+        return largest(rows), largest(columns), largest((-X).clamp(min=0).flatten(1))
 
 
-def _largest(x: Tensor) -> Tensor:
+def largest(x: Tensor) -> Tensor:
     """max over the last dimension, 0 where it is empty."""
     return x.amax(-1) if x.shape[-1] else x.new_zeros(x.shape[:-1])
 
@@ -53,19 +67,16 @@ def prepare(
     sign: int = 1,
     may_be_infeasible: bool = False,
 ) -> Problems:
-    """Check shapes and dtypes (values: `matching.cpu.check_problems`), and fold everything into costs (B, n, m).
+    """Check types, dtypes, devices and shapes, and fold everything into costs (B, n, m) in float32 or float64.
 
     `sign` = -1: the argument called `name` is the negative of a cost, with -inf where a pair is forbidden.
     """
-    if not isinstance(cost, Tensor):
-        raise TypeError(f"{name} must be a tensor; got {type(cost).__name__}")
-    if autocasts(cost) and cost.dtype in (torch.bfloat16, torch.float16):
+    check_tensor(name, cost, DTYPES)
+    dtype = cost.dtype
+    if dtype in HALVES:
         cost = cost.float()
-    if cost.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"{name} must be float32 or float64; got {cost.dtype}")
     if cost.ndim < 2:
         raise ValueError(f"{name} must have shape (..., n, m), n templates and m proposals; got {tuple(cost.shape)}")
-    check_device(name, cost)
     shape, (n, m) = cost.shape, cost.shape[-2:]
     if n > m and unmatched_cost is None and template_mask is None and not may_be_infeasible:
         raise ValueError(
@@ -76,26 +87,24 @@ def prepare(
     templates = torch.ones(shape[:-1], dtype=torch.bool, device=cost.device)
     cost = sign * cost if sign != 1 else cost
     if template_mask is not None:
-        templates = _mask("template_mask", template_mask, shape[:-1], cost.device)
+        templates = _mask("template_mask", template_mask, shape[:-1], name, cost.device)
         cost = cost.masked_fill(~templates.unsqueeze(-1), math.inf)
     if proposal_mask is not None:
-        proposals = _mask("proposal_mask", proposal_mask, (*shape[:-2], m), cost.device)
+        proposals = _mask("proposal_mask", proposal_mask, (*shape[:-2], m), name, cost.device)
         cost = cost.masked_fill(~proposals.unsqueeze(-2), math.inf)
     if unmatched_cost is not None:
         own = _unmatched(unmatched_cost, cost).masked_fill(~templates, math.inf)
         cost = torch.cat((cost, own.unsqueeze(-1)), -1)
     size = math.prod(shape[:-2])
     flat = cost.reshape(size, n, cost.shape[-1])
-    return Problems(flat, templates.reshape(size, n), unmatched_cost is not None, shape)
+    return Problems(flat, templates.reshape(size, n), unmatched_cost is not None, shape, dtype)
 
 
-def _mask(name: str, mask: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
+def _mask(name: str, mask: Tensor, shape: tuple[int, ...], other: str, device: torch.device) -> Tensor:
     """A mask as bool, broadcast over the batch."""
     shape = tuple(shape)
-    if not isinstance(mask, Tensor) or mask.dtype.is_floating_point or mask.dtype.is_complex:
-        got = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise TypeError(f"{name} must be a bool or integer tensor (nonzero where there is one); got {got}")
-    _check_device(name, mask, device)
+    check_mask(name, mask)
+    check_same_device(name, mask, other, device)
     if mask.ndim < 1 or mask.ndim > len(shape) or mask.shape[-1] != shape[-1]:
         raise ValueError(f"{name} must have shape {shape} or broadcast to it over the batch; got {tuple(mask.shape)}")
     try:
@@ -104,14 +113,10 @@ def _mask(name: str, mask: Tensor, shape: tuple[int, ...], device: torch.device)
         raise ValueError(f"{name} must broadcast to {shape}; got {tuple(mask.shape)}") from None
 
 
-def _check_device(name: str, tensor: Tensor, device: torch.device) -> None:
-    if tensor.device.type != device.type:
-        raise ValueError(f"{name} must be on the device of the cost, {device}; got {tensor.device}")
-
-
 def check_unmatched_cost(value: float | Tensor | None) -> None:
     """None, a finite number, or a real tensor (whose values are checked with the cost's)."""
     if isinstance(value, Tensor):
+        check_tensor("unmatched_cost", value, None)
         if value.dtype.is_complex or value.dtype == torch.bool:
             raise TypeError(f"unmatched_cost must be a number or a real tensor; got {value.dtype}")
     elif value is not None:
@@ -126,10 +131,82 @@ def _unmatched(value: float | Tensor, cost: Tensor) -> Tensor:
     check_unmatched_cost(value)
     if not isinstance(value, Tensor):
         return cost.new_full(cost.shape[:-1], value)
-    _check_device("unmatched_cost", value, cost.device)
+    check_same_device("unmatched_cost", value, "the cost", cost.device)
     try:
         return value.to(cost.dtype).broadcast_to(cost.shape[:-1])
     except RuntimeError:
         raise ValueError(
             f"unmatched_cost must be a number or broadcast to {tuple(cost.shape[:-1])}; got {tuple(value.shape)}"
         ) from None
+
+
+def check_values(name: str, cost: Tensor, templates: Tensor, slack: bool) -> None:
+    """Costs must be finite or +inf, those in the column of `slack` finite. Waits for a device, but in a CUDA graph."""
+    if not capturing(cost) and not bool(_allowed_values(cost, templates, slack)):
+        _refuse_values(name, cost.detach().cpu(), templates.cpu(), slack)
+
+
+def check_problems(name: str, cost: Tensor, templates: Tensor, slack: bool) -> None:
+    """Costs must be as above, and leave each template a proposal of its own (or the column of `slack`).
+
+    Looked at where the cost is if counting decides, which it does but for few pairs, else on the CPU.
+    """
+    if capturing(cost) or bool(_surely_solvable(cost, templates, slack)):
+        return
+    cost, templates = cost.detach().cpu(), templates.cpu()
+    if not bool(_allowed_values(cost, templates, slack)):
+        _refuse_values(name, cost, templates, slack)
+    if not slack:
+        _check_own_proposals(name, cost.numpy(), templates.numpy())
+
+
+def _allowed_values(cost: Tensor, templates: Tensor, slack: bool) -> Tensor:
+    fine = ((cost[..., :-1] if slack else cost) > -torch.inf).all()  # false for NaN, too
+    return fine & (cost[..., -1].isfinite() | ~templates).all() if slack else fine
+
+
+def _surely_solvable(cost: Tensor, templates: Tensor, slack: bool) -> Tensor:
+    """Whether all costs are allowed values, and each template allows as many proposals as there are templates."""
+    fine = _allowed_values(cost, templates, slack)
+    if slack:
+        return fine
+    choices, count = (cost < torch.inf).sum(2), templates.sum(1)
+    return fine & ((choices >= count.unsqueeze(1)) | ~templates).all()
+
+
+def _refuse_values(name: str, cost: Tensor, templates: Tensor, slack: bool) -> None:
+    """The error that names a value which is not allowed."""
+    whole = cost.numpy()
+    values = whole[:, :, :-1] if slack else whole
+    if not (values > -np.inf).all():
+        where = tuple(int(i) for i in np.argwhere(~(values > -np.inf))[0])
+        got = "NaN" if np.isnan(values[where]) else "inf of the wrong sign"
+        raise ValueError(
+            f"{name} must be finite, or inf where a pair is forbidden (of a cost +inf, of a score -inf); got {got} at "
+            f"{where} of the flattened batch (problem, template, proposal)"
+        )
+    own = whole[:, :, -1][templates.numpy()]
+    raise ValueError(f"unmatched_cost must be finite; got {own[~np.isfinite(own)][0]}")
+
+
+def _check_own_proposals(name: str, cost: np.ndarray, wanted: np.ndarray) -> None:
+    allowed = cost < np.inf
+    choices, count = allowed.sum(2), wanted.sum(1)
+    unclear = ((choices < count[:, None]) & wanted).any(1)  # elsewhere any order of choosing leaves something
+    for b in np.flatnonzero(unclear):
+        lost = int(count[b]) - _largest_matching(allowed[b][wanted[b]])
+        if lost > 0:
+            raise ValueError(
+                f"{name} leaves {lost} of the {int(count[b])} templates of problem {b} of the flattened batch without a "
+                f"proposal of their own ({int(allowed[b][wanted[b]].any(0).sum())} proposals are allowed for any of them): "
+                "allow more pairs, or set unmatched_cost, which lets a template stay unmatched at that cost"
+            )
+
+
+def _largest_matching(allowed: np.ndarray) -> int:
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import maximum_bipartite_matching
+
+    if allowed.size == 0:
+        return 0
+    return int((maximum_bipartite_matching(csr_array(allowed), perm_type="column") >= 0).sum())

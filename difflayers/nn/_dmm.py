@@ -1,12 +1,20 @@
 """DMM matching as a module."""
 
-from typing import Any
+from typing import TypedDict
 
 from torch import Tensor, nn
 
 from difflayers import functional
-from difflayers.functional._matching import check_dmm_options
+from difflayers.functional._dmm import check_dmm_options
 from difflayers.matching.problems import check_unmatched_cost
+
+
+class _Options(TypedDict):
+    n_grad: int
+    n_proj: int
+    step_size: float
+    average: bool
+    unmatched_cost: float | None
 
 
 class DMMMatching(nn.Module):
@@ -48,35 +56,39 @@ class DMMMatching(nn.Module):
         self.n_grad, self.n_proj, self.step_size = n_grad, n_proj, step_size
         self.average, self.unmatched_cost = average, unmatched_cost
 
-    def forward(
-        self,
-        cost: Tensor,
-        template_mask: Tensor | None = None,
-        proposal_mask: Tensor | None = None,
-        *,
-        return_info: bool = False,
-    ) -> Any:
+    def forward(self, cost: Tensor, template_mask: Tensor | None = None, proposal_mask: Tensor | None = None) -> Tensor:
         """The relaxed assignment (..., n, m).
 
         Args:
-            cost: (..., n, m), float32 or float64; +inf forbids a pair.
+            cost: (..., n, m), floating point; +inf forbids a pair.
             template_mask, proposal_mask: (..., n) and (..., m), bool or integer, nonzero where there is one.
-            return_info: also return a `MatchingInfo`.
 
         Raises:
             TypeError, ValueError: see `difflayers.functional.dmm_matching`.
         """
-        return functional.dmm_matching(
-            cost,
-            template_mask,
-            proposal_mask,
-            n_grad=self.n_grad,
-            n_proj=self.n_proj,
-            step_size=self.step_size,
-            average=self.average,
-            unmatched_cost=self.unmatched_cost,
-            return_info=return_info,
-        )
+        return functional.dmm_matching(cost, template_mask, proposal_mask, **self._options())
+
+    def solve(
+        self, cost: Tensor, template_mask: Tensor | None = None, proposal_mask: Tensor | None = None
+    ) -> functional.DMMSolution:
+        """The relaxed assignment, and how near it is to the optimum of the linear program: `functional.solve_dmm`.
+
+        Args:
+            cost, template_mask, proposal_mask: as for `forward`.
+
+        Raises:
+            TypeError, ValueError: as `forward` does.
+        """
+        return functional.solve_dmm(cost, template_mask, proposal_mask, **self._options())
+
+    def _options(self) -> _Options:
+        return {
+            "n_grad": self.n_grad,
+            "n_proj": self.n_proj,
+            "step_size": self.step_size,
+            "average": self.average,
+            "unmatched_cost": self.unmatched_cost,
+        }
 
     def extra_repr(self) -> str:
         text = f"n_grad={self.n_grad}, n_proj={self.n_proj}, step_size={self.step_size:g}, average={self.average}"

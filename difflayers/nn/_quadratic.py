@@ -1,12 +1,19 @@
 """Quadratic matching as a module."""
 
-from typing import Any
+from typing import TypedDict
 
 from torch import Tensor, nn
 
 from difflayers import functional
-from difflayers.functional._matching import check_gamma, check_solver_options
+from difflayers.functional._quadratic import check_gamma, check_solver_options
 from difflayers.matching.problems import check_unmatched_cost
+
+
+class _Options(TypedDict):
+    unmatched_cost: float | None
+    tolerance: float
+    max_iter: int
+    require_convergence: bool
 
 
 class QuadraticMatching(nn.Module):
@@ -48,35 +55,38 @@ class QuadraticMatching(nn.Module):
         self.gamma, self.unmatched_cost = gamma, unmatched_cost
         self.tolerance, self.max_iter, self.require_convergence = tolerance, max_iter, require_convergence
 
-    def forward(
-        self,
-        cost: Tensor,
-        template_mask: Tensor | None = None,
-        proposal_mask: Tensor | None = None,
-        *,
-        return_info: bool = False,
-    ) -> Any:
+    def forward(self, cost: Tensor, template_mask: Tensor | None = None, proposal_mask: Tensor | None = None) -> Tensor:
         """The assignment (..., n, m).
 
         Args:
-            cost: (..., n, m), float32 or float64; +inf forbids a pair.
+            cost: (..., n, m), floating point; +inf forbids a pair.
             template_mask, proposal_mask: (..., n) and (..., m), bool or integer, nonzero where there is one.
-            return_info: also return a `QuadraticMatchingInfo`.
 
         Raises:
             TypeError, ValueError, RuntimeError: see `difflayers.functional.quadratic_matching`.
         """
-        return functional.quadratic_matching(
-            cost,
-            self.gamma,
-            template_mask,
-            proposal_mask,
-            unmatched_cost=self.unmatched_cost,
-            tolerance=self.tolerance,
-            max_iter=self.max_iter,
-            require_convergence=self.require_convergence,
-            return_info=return_info,
-        )
+        return functional.quadratic_matching(cost, self.gamma, template_mask, proposal_mask, **self._options())
+
+    def solve(
+        self, cost: Tensor, template_mask: Tensor | None = None, proposal_mask: Tensor | None = None
+    ) -> functional.QuadraticSolution:
+        """The assignment, how the solver ended, and the multipliers of rows and columns: `functional.solve_quadratic`.
+
+        Args:
+            cost, template_mask, proposal_mask: as for `forward`.
+
+        Raises:
+            TypeError, ValueError, RuntimeError: as `forward` does.
+        """
+        return functional.solve_quadratic(cost, self.gamma, template_mask, proposal_mask, **self._options())
+
+    def _options(self) -> _Options:
+        return {
+            "unmatched_cost": self.unmatched_cost,
+            "tolerance": self.tolerance,
+            "max_iter": self.max_iter,
+            "require_convergence": self.require_convergence,
+        }
 
     def extra_repr(self) -> str:
         text = f"gamma={self.gamma:g}"

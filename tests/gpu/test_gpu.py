@@ -122,11 +122,11 @@ def test_matching_is_the_cpu_kernel(size: str, dtype: torch.dtype) -> None:
     assert X.is_cuda and relative(X, want) < tolerance
     wanted = OPS.dmm_adjoint(p.cost, want_bits, grad, *options)
     assert relative(OPS.dmm_adjoint(cost, bits, grad.cuda(), *options), wanted) < 10 * tolerance
-    want, beta, _, _ = OPS.projection(-5 * p.cost, p.templates, p.slack, 1e-9, 500, "X")
-    Y, _, _, residuals = OPS.projection(-5 * cost, templates, p.slack, 1e-9, 500, "X")
+    want, _, beta, _, _ = OPS.quadratic(-5 * p.cost, p.templates, p.slack, 1e-9, 500, "X")
+    Y, _, _, _, residuals = OPS.quadratic(-5 * cost, templates, p.slack, 1e-9, 500, "X")
     assert relative(Y, want) < 1e-6 and bool((residuals <= 1e-9).all())
-    wanted = OPS.projection_adjoint(want, beta, grad)
-    assert relative(OPS.projection_adjoint(*on_gpu(want, beta, grad)), wanted) < tolerance
+    wanted = OPS.quadratic_adjoint(want, beta, grad)
+    assert relative(OPS.quadratic_adjoint(*on_gpu(want, beta, grad)), wanted) < tolerance
 
 
 LAYERS: dict[str, Callable[[], Any]] = {
@@ -186,13 +186,13 @@ def test_the_backward_pass_does_not_wait_for_the_device() -> None:
     _, V, norms, _, _ = OPS.satnet_mixing(S, z, given, start, 5, 0.0)
     cost, templates = torch.rand(9, 4, 6, device="cuda"), torch.ones(9, 4, dtype=torch.bool, device="cuda")
     X, bits = OPS.dmm(cost, templates, 4, 3, 0.1, True, False, True)
-    Y, beta, _, _ = OPS.projection(-cost, templates, False, 1e-9, 500, "X")
+    Y, _, beta, _, _ = OPS.quadratic(-cost, templates, False, 1e-9, 500, "X")
     for attempt in range(2):  # the second time everything is loaded
         torch.cuda.set_sync_debug_mode("error" if attempt else "default")
         try:
             OPS.satnet_adjoint(S, V, norms, given, z, 1e-2, 5, 1e-4)
             OPS.dmm_adjoint(cost, bits, X, 4, 3, 0.1, True, False)
-            OPS.projection_adjoint(Y, beta, X)
+            OPS.quadratic_adjoint(Y, beta, X)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
@@ -206,8 +206,8 @@ def test_graph_capture_with_a_fixed_number_of_sweeps() -> None:
         out, V, norms, _, _ = OPS.satnet_mixing(S, z, given, start, 6, 0.0)
         U = OPS.satnet_adjoint(S, V, norms, given, grad, 1e-2, 6, 1e-4)
         X, bits = OPS.dmm(cost, templates, 4, 3, 0.1, True, False, True)
-        Y, beta, _, _ = OPS.projection(-cost, templates, False, 1e-9, 500, "X")
-        return out, U, X, OPS.dmm_adjoint(cost, bits, X, 4, 3, 0.1, True, False), Y, OPS.projection_adjoint(Y, beta, X)
+        Y, _, beta, _, _ = OPS.quadratic(-cost, templates, False, 1e-9, 500, "X")
+        return out, U, X, OPS.dmm_adjoint(cost, bits, X, 4, 3, 0.1, True, False), Y, OPS.quadratic_adjoint(Y, beta, X)
 
     step()
     torch.cuda.synchronize()

@@ -18,14 +18,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import difflayers
 from difflayers import DMMMatching, QuadraticMatching, SATNet, _cuda
 from difflayers._checks import check_device
-from difflayers.matching import cuda as matching
+from difflayers.matching.cuda import Launch
+from difflayers.matching.dmm.cuda import dmm_geometry
+from difflayers.matching.quadratic.cuda import quadratic_geometry
 from difflayers.satnet import cuda as satnet
 from difflayers.satnet.op import _SATNetAdjoint
 
 LIMITS = [64 * 1024, 99 * 1024, 163 * 1024, 227 * 1024]
 DTYPES = [torch.float32, torch.float64]
 TOO_LONG = {(64 * 1024, torch.float64, 200), (99 * 1024, torch.float64, 200)}  # k for which a block has no room
-OPERATORS = ["satnet_mixing", "satnet_adjoint", "dmm", "dmm_adjoint", "projection", "projection_adjoint"]
+OPERATORS = ["satnet_mixing", "satnet_adjoint", "dmm", "dmm_adjoint", "quadratic", "quadratic_adjoint"]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -63,21 +65,21 @@ def test_geometry_refuses_a_k_that_cannot_be_held() -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("limit", LIMITS)
 def test_geometry_of_matching(limit: int, dtype: torch.dtype) -> None:
-    for make in (matching.dmm_geometry, matching.projection_geometry):
+    for make in (dmm_geometry, quadratic_geometry):
         for n, m in [(1, 1), (10, 50), (3, 4000), (64, 200), (200, 300), (1000, 1000)]:
             g = make(n, m, dtype, limit)
             assert g.threads == 32 * g.warps <= 512 and g.bytes % 16 == 0 and g.shared <= limit
             assert g.in_shared == (g.shared >= g.bytes)
-            if make is matching.dmm_geometry:
+            if make is dmm_geometry:
                 assert 4 * (g.warps - 1) < n, "each warp has rows, whose column sums it starts"
-    assert matching.dmm_geometry(10, 50, torch.float32, 227 * 1024).warps == 1
+    assert dmm_geometry(10, 50, torch.float32, 227 * 1024).warps == 1
 
 
 @pytest.mark.parametrize(
     ("file", "kernel", "geometry", "least"),
     [
-        ("dykstra.cu", "dmm", matching.dmm_geometry, 13_400),
-        ("newton.cu", "projection", matching.projection_geometry, 8_200),
+        ("dmm.cu", "dmm", dmm_geometry, 13_400),
+        ("quadratic.cu", "quadratic", quadratic_geometry, 8_200),
     ],
 )
 def test_problems_beyond_32_bits_are_refused(
@@ -86,7 +88,7 @@ def test_problems_beyond_32_bits_are_refused(
     with pytest.raises(
         ValueError, match=f"less than 2 GiB to be solved on CUDA; got {least} x {least}, which needs 2.0"
     ):
-        matching._Launch(torch.empty(2, least, least, device="meta"), file, kernel, geometry)
+        Launch(torch.empty(2, least, least, device="meta"), file, kernel, geometry)
     below = geometry(least - 200, least - 200, torch.float32, 1)
     assert below.bytes < 2**31 and _cuda.pack([below.bytes]) == [below.bytes]
 
@@ -100,7 +102,7 @@ def test_arguments_are_packed_as_the_sources_have_them() -> None:
         _cuda.pack([2**31])
 
 
-@pytest.mark.parametrize("file", ["gram.cu", "mixing.cu", "dykstra.cu", "newton.cu"])
+@pytest.mark.parametrize("file", ["gram.cu", "mixing.cu", "dmm.cu", "quadratic.cu"])
 def test_parameters_are_pointers_int32_and_float64(file: str) -> None:
     kernels = signatures(_cuda.program(file, torch.float32))
     assert kernels
@@ -149,7 +151,7 @@ def test_layers_take_fake_cuda_tensors(dtype: torch.dtype) -> None:
         X, bits = torch.ops.difflayers.dmm(cost, fake(3, 4, dtype=torch.bool), 40, 5, 0.1, True, False, True)
         assert same(bits, fake(3, 200, 5, dtype=torch.uint8))
         assert same(torch.ops.difflayers.dmm_adjoint(cost, bits, X, 40, 5, 0.1, True, False), cost)
-        assert same(torch.ops.difflayers.projection_adjoint(cost, fake(3, 5, dtype=torch.float64), cost), cost)
+        assert same(torch.ops.difflayers.quadratic_adjoint(cost, fake(3, 5, dtype=torch.float64), cost), cost)
 
 
 def test_other_devices_are_refused() -> None:
@@ -259,7 +261,7 @@ def test_kernels_are_loaded_once_and_launched_on_torchs_stream(monkeypatch: pyte
     monkeypatch.setattr(torch.cuda, "device", guard)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda index: stream)
     monkeypatch.setattr(driver, "cuKernelSetAttribute", allow)
-    device, program = _cuda._TorchDevice(1), _cuda.program("dykstra.cu", torch.float32, WARPS=1)
+    device, program = _cuda._TorchDevice(1), _cuda.program("dmm.cu", torch.float32, WARPS=1)
     assert (device.multiprocessors, device.shared_memory, device.arch) == (7, 1000, "sm_90")
     x = torch.zeros(2)
     assert device.resident(program, "dmm", 64, 500) == 14
@@ -283,5 +285,5 @@ def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(utils, "FileStreamProgramCache", refuse)
     monkeypatch.setattr(_cuda, "compile_program", lambda *args: args)
-    program = _cuda.program("dykstra.cu", torch.float32, WARPS=1)
+    program = _cuda.program("dmm.cu", torch.float32, WARPS=1)
     assert _cuda._compile_and_keep(program, "sm_80") == (program, "sm_80")

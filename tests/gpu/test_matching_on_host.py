@@ -1,4 +1,4 @@
-"""The arithmetic of dykstra.cu and newton.cu, run on the host, against the CPU kernels and the oracle."""
+"""The arithmetic of dmm.cu and quadratic.cu, run on the host, against the CPU kernels and the oracle."""
 
 import math
 
@@ -10,7 +10,11 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from difflayers import functional
-from difflayers.matching import cpu, cuda, op
+from difflayers.matching import problems
+from difflayers.matching.dmm import cpu, cuda, op
+from difflayers.matching.quadratic import cpu as quadratic_cpu
+from difflayers.matching.quadratic import cuda as quadratic_cuda
+from difflayers.matching.quadratic import op as quadratic_op
 
 INF = math.inf
 OPTIONS = [(1, 1, 0.1, True), (4, 3, 0.2, True), (2, 5, 1.0, False)]
@@ -85,14 +89,19 @@ def test_dmm_in_float32(host: HostDevice, size: str) -> None:
 def test_projection_is_the_cpu_kernels(host: HostDevice, size: str, scale: float) -> None:
     p = problem(size)
     A = -scale * p.cost
-    got = cuda.projection(A, p.templates, p.slack, 1e-9, 500, "X")
-    X, beta, steps, _ = cpu.projection(A, p.templates, p.slack, 1e-9, 500, "X")
+    got = quadratic_cuda.quadratic(A, p.templates, p.slack, 1e-9, 500, "X")
+    X, _, beta, steps, _ = quadratic_cpu.quadratic(A, p.templates, p.slack, 1e-9, 500, "X")
     assert_close(got[0], X, rtol=0, atol=1e-8)
-    assert (got[3] <= 1e-9).all() and ((got[2] - steps).abs() <= 1).all()
+    assert (got[4] <= 1e-9).all() and ((got[3] - steps).abs() <= 1).all()
     for b in range(len(X)):
-        assert kkt_error(A[b], got[0][b], got[1][b], p.templates[b], p.slack) < 1e-8
+        assert kkt_error(A[b], got[0][b], got[2][b], p.templates[b], p.slack) < 1e-8
     grad = torch.randn_like(A)
-    assert_close(cuda.projection_adjoint(X, beta, grad), cpu.projection_adjoint(X, beta, grad), rtol=0, atol=1e-10)
+    assert_close(
+        quadratic_cuda.quadratic_adjoint(X, beta, grad),
+        quadratic_cpu.quadratic_adjoint(X, beta, grad),
+        rtol=0,
+        atol=1e-10,
+    )
 
 
 def test_projection_does_not_see_what_is_added_to_a_row(host: HostDevice) -> None:
@@ -100,8 +109,9 @@ def test_projection_does_not_see_what_is_added_to_a_row(host: HostDevice) -> Non
     A = torch.randint(-2000, 2000, (2, 4, 7), dtype=torch.float64) / 1024
     far = A + 2.0**40 * torch.tensor([1.0, -1.0, 0.0, 3.0], dtype=torch.float64)[:, None]
     templates = torch.ones(2, 4, dtype=torch.bool)
-    near, moved = (cuda.projection(scores, templates, False, 1e-9, 500, "X") for scores in (A, far))
-    assert (near[3] <= 1e-9).all() and all(torch.equal(a, b) for a, b in zip(near, moved, strict=True))
+    near, moved = (quadratic_cuda.quadratic(scores, templates, False, 1e-9, 500, "X") for scores in (A, far))
+    assert (near[4] <= 1e-9).all()
+    assert all(torch.equal(a, b) for i, (a, b) in enumerate(zip(near, moved, strict=True)) if i != 1)
 
 
 @pytest.mark.parametrize("name", DEGENERATE)
@@ -109,22 +119,22 @@ def test_projection_of_degenerate_costs(host: HostDevice, name: str) -> None:
     """Small gamma: the detour over A / s, and Hessians without curvature."""
     for n, m in [(5, 9), (6, 6)]:
         A, templates = -1e3 * degenerate(name, n, m)[None], torch.ones(1, n, dtype=torch.bool)
-        X, beta, _, residuals = cuda.projection(A, templates, False, 1e-9, 500, "X")
-        want = cpu.projection(A, templates, False, 1e-9, 500, "X")
-        assert residuals.max() <= max(1e-9, 2 * float(want[3].max()))
+        X, _, beta, _, residuals = quadratic_cuda.quadratic(A, templates, False, 1e-9, 500, "X")
+        want = quadratic_cpu.quadratic(A, templates, False, 1e-9, 500, "X")
+        assert residuals.max() <= max(1e-9, 2 * float(want[4].max()))
         assert kkt_error(A[0], X[0], beta[0], templates[0], False) < 1e-6
         grad = torch.randn_like(A)
-        got = cuda.projection_adjoint(*want[:2], grad)
-        assert_close(got, cpu.projection_adjoint(*want[:2], grad), rtol=0, atol=1e-9)
+        got = quadratic_cuda.quadratic_adjoint(want[0], want[2], grad)
+        assert_close(got, quadratic_cpu.quadratic_adjoint(want[0], want[2], grad), rtol=0, atol=1e-9)
 
 
 def test_projection_in_float32_and_cut_off(host: HostDevice) -> None:
     p = problem("odd")
     A = (-5 * p.cost).float()
     for max_iter in (1, 2, 500):
-        got = cuda.projection(A, p.templates, False, 1e-9, max_iter, "X")
-        want = cpu.projection(A, p.templates, False, 1e-9, max_iter, "X")
-        assert got[0].dtype == torch.float32 and torch.equal(got[2], want[2])
+        got = quadratic_cuda.quadratic(A, p.templates, False, 1e-9, max_iter, "X")
+        want = quadratic_cpu.quadratic(A, p.templates, False, 1e-9, max_iter, "X")
+        assert got[0].dtype == torch.float32 and torch.equal(got[3], want[3])
         assert_same(got, want, 1e-6)
 
 
@@ -137,8 +147,8 @@ def test_memory_order_and_grid_change_no_bit(host: HostDevice, n: int, m: int) -
         host.order, host.multiprocessors, host.shared_memory = order, blocks, int(1024 * shared)
         X, bits = cuda.dmm(p.cost, p.templates, 2, 3, 0.2, True, True, True)
         out = cuda.dmm_adjoint(p.cost, bits, grad, 2, 3, 0.2, True, True)
-        projected = cuda.projection(-4 * p.cost, p.templates, True, 1e-9, 500, "X")
-        found.append((X, bits, out, *projected, cuda.projection_adjoint(*projected[:2], grad)))
+        projected = quadratic_cuda.quadratic(-4 * p.cost, p.templates, True, 1e-9, 500, "X")
+        found.append((X, bits, out, *projected, quadratic_cuda.quadratic_adjoint(projected[0], projected[2], grad)))
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
     assert len({threads for *_, threads, _ in host.launches}) > (n != 6) - 1
@@ -149,9 +159,11 @@ def test_whole_layers_and_their_gradients(host: HostDevice, monkeypatch: pytest.
     cost = torch.rand(3, 4, 6, dtype=torch.float64)
     rows, columns = torch.tensor([True, False, True, True]), torch.arange(6) != 2
     found = []
-    for kernels in (cpu, cuda):
-        for name in ("dmm", "dmm_adjoint", "projection", "projection_adjoint"):
+    for kernels, quadratic in ((cpu, quadratic_cpu), (cuda, quadratic_cuda)):
+        for name in ("dmm", "dmm_adjoint"):
             monkeypatch.setattr(op, f"_{name}", getattr(kernels, name))
+        for name in ("quadratic", "quadratic_adjoint"):
+            monkeypatch.setattr(quadratic_op, f"_{name}", getattr(quadratic, name))
         results = []
         for solve in (
             lambda c: functional.dmm_matching(c, rows, columns, n_grad=5),
@@ -175,7 +187,7 @@ def test_bad_values_are_refused(host: HostDevice) -> None:
         with pytest.raises(ValueError, match=words):
             cuda.dmm(cost, templates, 1, 1, 0.1, True, False, True)
         with pytest.raises(ValueError, match=words):
-            cuda.projection(-cost, templates, False, 1e-9, 9, "X")
+            quadratic_cuda.quadratic(-cost, templates, False, 1e-9, 9, "X")
     with pytest.raises(ValueError, match="without a proposal of their own"):
         cuda.dmm(torch.tensor([[[0.1, INF], [0.2, INF]]]), templates, 1, 1, 0.1, True, False, True)
     with pytest.raises(ValueError, match="without a proposal of their own"):
@@ -191,8 +203,8 @@ def test_problems_are_checked_on_the_device_unless_few_pairs_are_allowed(
 ) -> None:
     p = problem(size)
     asked: list[str] = []
-    monkeypatch.setattr(cuda, "check_problems", lambda name, *rest: asked.append(name))
-    cuda._check("cost", p.cost, p.templates, p.slack)
+    monkeypatch.setattr(problems, "_check_own_proposals", lambda name, *rest: asked.append(name))
+    problems.check_problems("cost", p.cost, p.templates, p.slack)
     assert asked == (["cost"] if "forbidden" in size and not p.slack else [])
 
 
@@ -200,4 +212,4 @@ def test_an_unmatched_cost_that_is_not_finite_is_refused(host: HostDevice) -> No
     cost, templates = torch.tensor([[[0.1, INF], [INF, 0.5]]]), torch.tensor([[True, True]])
     with pytest.raises(ValueError, match="unmatched_cost must be finite; got inf"):
         cuda.dmm(cost, templates, 1, 1, 0.1, True, True, True)
-    cuda._check("cost", cost, torch.tensor([[False, True]]), True)
+    problems.check_problems("cost", cost, torch.tensor([[False, True]]), True)

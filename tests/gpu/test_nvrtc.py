@@ -8,7 +8,8 @@ import torch
 from host_device import signatures
 
 from difflayers import _cuda
-from difflayers.matching import cuda as matching
+from difflayers.matching.dmm.cuda import dmm_geometry
+from difflayers.matching.quadratic.cuda import quadratic_geometry
 from difflayers.satnet import cuda as satnet
 
 pytest.importorskip("cuda.core", reason="the extra cuda is not installed")
@@ -25,8 +26,8 @@ def programs(arch: str, dtype: torch.dtype) -> list[_cuda.Program]:
     return [
         _cuda.program("gram.cu", dtype, WARPS=satnet._GRAM_WARPS),
         satnet.geometry(1030, 32, dtype, limit, capability).program(dtype),
-        matching.dmm_geometry(n, m, dtype, limit).program("dykstra.cu", dtype),
-        matching.projection_geometry(n, m, dtype, limit).program("newton.cu", dtype),
+        dmm_geometry(n, m, dtype, limit).program("dmm.cu", dtype),
+        quadratic_geometry(n, m, dtype, limit).program("quadratic.cu", dtype),
     ]
 
 
@@ -47,7 +48,7 @@ def test_nvrtc_compiles_for_long_vectors(k: int) -> None:
 
 
 def test_nvrtc_says_where_a_source_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    program = _cuda.program("dykstra.cu", torch.float32, WARPS=1)
+    program = _cuda.program("dmm.cu", torch.float32, WARPS=1)
     monkeypatch.setattr(_cuda.Program, "source", lambda self: "int f() { return undefined_name; }")
     with pytest.raises(Exception, match="undefined_name"):
         _cuda.compile_program(program, "sm_80")

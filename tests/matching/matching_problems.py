@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from difflayers.matching import oracle
+from difflayers.matching.dmm import oracle
 
 
 class Problem(NamedTuple):

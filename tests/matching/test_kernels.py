@@ -17,7 +17,10 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from difflayers import _backends, functional, verify
-from difflayers.matching import cpu, kernels, newton, oracle
+from difflayers.matching.dmm import cpu, kernels, oracle
+from difflayers.matching.quadratic import cpu as quadratic
+from difflayers.matching.quadratic import kernels as newton
+from difflayers.matching.quadratic import oracle as exact_oracle
 
 INF = math.inf
 F64 = torch.float64
@@ -200,8 +203,8 @@ def solve(p: Problem, grad: Tensor, options: tuple[int, int, float] = (6, 3, 0.1
     """All the kernels' results, those of the projection of -4 cost included."""
     X, bits = dmm(p, *options)
     out = dmm_adjoint(p, bits, grad, *options)
-    Y, beta, steps, residuals = cpu.projection(-4 * p.cost, p.templates, p.slack, 1e-9, 500, "X")
-    return X, out, Y, beta, steps, residuals, cpu.projection_adjoint(Y, beta, grad), bits
+    Y, alpha, beta, steps, residuals = quadratic.quadratic(-4 * p.cost, p.templates, p.slack, 1e-9, 500, "X")
+    return X, out, Y, alpha, beta, steps, residuals, quadratic.quadratic_adjoint(Y, beta, grad), bits
 
 
 def assert_same_bits(got: tuple[Tensor, ...], want: tuple[Tensor, ...]) -> None:
@@ -218,7 +221,7 @@ def test_every_output_is_written(size: str, byte: int, monkeypatch: pytest.Monke
     want = solve(p, grad)
     poisoned = poison(monkeypatch, byte)
     got = solve(p, grad)
-    assert len(poisoned) >= 8  # X, bits, out; Y, beta, steps, residuals, out
+    assert len(poisoned) >= 9  # X, bits, out; Y, alpha, beta, steps, residuals, out
     assert_same_bits(got, want)
 
 
@@ -276,13 +279,13 @@ def test_problems_of_different_sizes_in_one_batch(slack: bool) -> None:
         _, n, columns = part.cost.shape
         keep = [*range(columns - slack), *([17] if slack else [])]
         alone = solve(part, grad[b : b + 1, :n][:, :, keep])
-        for i in (0, 1, 2, 6):
+        for i in (0, 1, 2, 7):
             assert torch.equal(whole[i][b, :n][:, keep], alone[i][0])
             outside = whole[i][b].clone()
             outside[:n, keep] = 0
             assert (outside == 0).all()
-        assert torch.equal(whole[3][b, keep], alone[3][0])
-        assert torch.equal(whole[4][b], alone[4][0]) and torch.equal(whole[5][b], alone[5][0])
+        assert torch.equal(whole[3][b, :n], alone[3][0]) and torch.equal(whole[4][b, keep], alone[4][0])
+        assert torch.equal(whole[5][b], alone[5][0]) and torch.equal(whole[6][b], alone[6][0])
 
 
 @pytest.fixture
@@ -334,7 +337,7 @@ def test_calls_from_several_threads_at_once(always_threads: None) -> None:
 def project(A: Tensor, templates: Tensor | None = None, slack: bool = False) -> tuple[Tensor, ...]:
     """The projection of one problem, which must converge: X, beta, steps, residual."""
     templates = torch.ones(len(A), dtype=torch.bool) if templates is None else templates
-    X, beta, steps, residuals = cpu.projection(A[None], templates[None], slack, 1e-9, 500, "X")
+    X, _, beta, steps, residuals = quadratic.quadratic(A[None], templates[None], slack, 1e-9, 500, "X")
     assert residuals[0] <= 1e-9, f"not converged: {float(residuals[0]):.2g} after {int(steps[0])} steps"
     return X[0], beta[0], steps[0], residuals[0]
 
@@ -343,14 +346,14 @@ def project(A: Tensor, templates: Tensor | None = None, slack: bool = False) -> 
 @pytest.mark.parametrize("size", [size for size in SIZES if not size.startswith("larger")])
 def test_projection_and_its_gradient_are_the_oracle(size: str, scale: float) -> None:
     p = problem(size)
-    X, beta, _, residuals = cpu.projection(-scale * p.cost, p.templates, p.slack, 1e-9, 500, "X")
+    X, _, beta, _, residuals = quadratic.quadratic(-scale * p.cost, p.templates, p.slack, 1e-9, 500, "X")
     grad = torch.randn_like(X)
-    out = cpu.projection_adjoint(X, beta, grad)
+    out = quadratic.quadratic_adjoint(X, beta, grad)
     for b in range(len(X)):
         A, allowed = -scale * p.cost[b], p.cost[b] < INF
-        assert_close(X[b], oracle.project(A, slack=p.slack), rtol=0, atol=1e-7)
+        assert_close(X[b], exact_oracle.project(A, slack=p.slack), rtol=0, atol=1e-7)
         if p.templates[b].any():
-            want = oracle.project_gradient(X[b], grad[b], allowed, slack=p.slack)
+            want = exact_oracle.project_gradient(X[b], grad[b], allowed, slack=p.slack)
             assert_close(out[b], want, rtol=0, atol=1e-7)
         assert kkt_error(A, X[b], beta[b], p.templates[b], p.slack) < 1e-9
         assert (X[b] >= 0).all() and (X[b][~allowed] == 0).all() and (out[b][X[b] == 0] == 0).all()
@@ -364,11 +367,11 @@ def test_projection_of_larger_problems(size: str, dtype: torch.dtype) -> None:
     p = problem(size).to(dtype)
     for scale in (1.0, 30.0, 1e3):
         A = -scale * p.cost
-        X, beta, _, residuals = cpu.projection(A, p.templates, p.slack, 1e-9, 500, "X")
+        X, _, beta, _, residuals = quadratic.quadratic(A, p.templates, p.slack, 1e-9, 500, "X")
         assert X.dtype == dtype and beta.dtype == residuals.dtype == F64
         assert (residuals <= 1e-9).all()
-        exact = cpu.projection(A.double(), p.templates, p.slack, 1e-9, 500, "X")
-        assert torch.equal(X, exact[0].to(dtype)) and torch.equal(beta, exact[1])
+        exact = quadratic.quadratic(A.double(), p.templates, p.slack, 1e-9, 500, "X")
+        assert torch.equal(X, exact[0].to(dtype)) and torch.equal(beta, exact[2])
         for b in range(len(A)):
             assert kkt_error(A[b].double(), exact[0][b], beta[b], p.templates[b], p.slack) < 1e-8
 
@@ -381,9 +384,9 @@ def test_projection_is_cvxpys(size: str) -> None:
             columns = c[:, :-1] if p.slack else c
             unmatched = torch.where(rows, c[:, -1], 0) if p.slack else None
             want = verify.quadratic_matching(columns, gamma, rows, unmatched_cost=unmatched)
-            got, info = functional.quadratic_matching(columns, gamma, rows, unmatched_cost=unmatched, return_info=True)
-            assert_close(got, want.X, rtol=0, atol=1e-6)
-            assert_close(info.objective, want.objective, rtol=1e-7, atol=1e-8)
+            got = functional.solve_quadratic(columns, gamma, rows, unmatched_cost=unmatched)
+            assert_close(got.value, want.X, rtol=0, atol=1e-6)
+            assert_close(got.objective, want.objective, rtol=1e-7, atol=1e-8)
 
 
 GAMMAS = [1e-4, 1e-2, 1.0, 100.0]
@@ -400,7 +403,7 @@ def test_projection_of_degenerate_costs(name: str, gamma: float, scale: float) -
     for n, m in [(1, 1), (1, 6), (6, 6), (5, 9), (17, 23), (20, 20), (40, 40)]:
         A = -scale * degenerate(name, n, m, seed=n)[None] / gamma
         rows = torch.ones(1, n, dtype=torch.bool)
-        X, beta, _, residuals = cpu.projection(A, rows, False, 1e-9, 500, "X")
+        X, _, beta, _, residuals = quadratic.quadratic(A, rows, False, 1e-9, 500, "X")
         largest = float(A.abs().max())
         rounding = 4 * n * torch.finfo(F64).eps * largest
         assert residuals[0] <= max(1e-9, rounding)
@@ -421,7 +424,7 @@ def test_gradient_at_a_kink_is_a_generalised_jacobian(name: str) -> None:
         A = -degenerate(name, n, m) / 0.3
         X, beta, _, _ = project(A)
         J = torch.stack(
-            [cpu.projection_adjoint(X[None], beta[None], e.reshape(1, n, m))[0] for e in torch.eye(n * m).double()]
+            [quadratic.quadratic_adjoint(X[None], beta[None], e.reshape(1, n, m))[0] for e in torch.eye(n * m).double()]
         )
         J = J.reshape(n * m, n * m)
         assert_close(J, J.T, rtol=0, atol=1e-10)
@@ -444,8 +447,8 @@ def test_gradient_where_many_constraints_depend_on_each_other(n: int, m: int, na
         for scale in (3.0, 30.0):
             X, beta, _, _ = project(-scale * C)
             G = torch.randn(n, m, dtype=F64)
-            J = cpu.projection_adjoint(X[None], beta[None], G[None])
-            assert_close(cpu.projection_adjoint(X[None], beta[None], J), J, rtol=0, atol=1e-9)
+            J = quadratic.quadratic_adjoint(X[None], beta[None], G[None])
+            assert_close(quadratic.quadratic_adjoint(X[None], beta[None], J), J, rtol=0, atol=1e-9)
             assert J.sum(2).abs().max() < 1e-9 and (J[0][:, beta > 0].sum(0).abs() < 1e-9).all()
             normal = G - J[0]
             assert abs(float((normal * J[0]).sum())) < 1e-8 * float(G.square().sum()), "what is left is orthogonal"
@@ -463,16 +466,16 @@ def test_projection_needs_few_steps() -> None:
 def test_max_iter_and_tolerance_end_the_projection() -> None:
     A = -1e4 * make_problem(1, 20, 20, seed=1).cost
     rows = torch.ones(1, 20, dtype=torch.bool)
-    _, _, full, residual = cpu.projection(A, rows, False, 1e-9, 500, "X")
+    _, _, _, full, residual = quadratic.quadratic(A, rows, False, 1e-9, 500, "X")
     assert 25 < full[0] < 500 and residual[0] <= 1e-9
     for max_iter in (1, 3, 20, 25):
-        X, beta, steps, residual = cpu.projection(A, rows, False, 1e-9, max_iter, "X")
+        X, _, beta, steps, residual = quadratic.quadratic(A, rows, False, 1e-9, max_iter, "X")
         assert steps[0] == max_iter and residual[0] > 1e-9
         assert_close(residual[0], (X[0].sum(1) - 1).abs().max())
         assert X.min() >= 0 and (beta >= 0).all() and X[0].sum(0).max() <= 1 + 1e-12
     mild = A / 1e4
-    tight, loose = (cpu.projection(mild, rows, False, tolerance, 500, "X") for tolerance in (1e-9, 0.1))
-    assert loose[2] < tight[2] and tight[3] < loose[3] <= 0.1
+    tight, loose = (quadratic.quadratic(mild, rows, False, tolerance, 500, "X") for tolerance in (1e-9, 0.1))
+    assert loose[3] < tight[3] and tight[4] < loose[4] <= 0.1
 
 
 def test_column_solve_is_exact() -> None:
@@ -529,7 +532,7 @@ def test_random_problems_of_any_kind() -> None:
         grad = torch.randn_like(X)
         (want,) = torch.autograd.grad(X, cost, grad, allow_unused=True) if X.requires_grad else (torch.zeros_like(X),)
         assert_close(dmm_adjoint(p, bits, grad, *options, average), want, rtol=1e-9, atol=1e-9)
-        Y, beta, _, residuals = cpu.projection(-p.cost / options[2], p.templates, slack, 1e-9, 500, "X")
+        Y, _, beta, _, residuals = quadratic.quadratic(-p.cost / options[2], p.templates, slack, 1e-9, 500, "X")
         assert (residuals <= 1e-9).all()
         for b in range(len(Y)):
             assert kkt_error(-p.cost[b] / options[2], Y[b], beta[b], p.templates[b], slack) < 1e-8

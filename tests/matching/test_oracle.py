@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from difflayers import functional, verify
-from difflayers.matching import oracle
+from difflayers.matching.dmm import oracle
+from difflayers.matching.quadratic import oracle as quadratic
 
 INF = math.inf
 F64 = torch.float64
@@ -111,7 +112,7 @@ def test_many_rounds_are_the_projection(size: str) -> None:
         allowed = c < INF
         start = torch.where(allowed, -4 * c, 0)
         assert_close(oracle.dykstra(start, allowed, 2000, slack=p.slack), x, rtol=0, atol=1e-6)
-        assert_close(oracle.project(-4 * c, slack=p.slack), x, rtol=0, atol=1e-7)
+        assert_close(quadratic.project(-4 * c, slack=p.slack), x, rtol=0, atol=1e-7)
 
 
 def project_by_cvxpy(p: Problem, scale: float) -> Tensor:
@@ -132,7 +133,7 @@ def test_projection_of_degenerate_costs_is_cvxpys(name: str) -> None:
     for n, m in [(4, 6), (5, 5)]:
         C = degenerate(name, n, m) / max(1, float(degenerate(name, n, m).max()))
         want = verify.quadratic_matching(C, 0.5).X
-        assert_close(oracle.project(-2 * C), want, rtol=0, atol=1e-6)
+        assert_close(quadratic.project(-2 * C), want, rtol=0, atol=1e-6)
 
 
 OPTIONS = [(1, 1, 0.5), (6, 3, 0.2), (4, 8, 1.0)]
@@ -188,9 +189,9 @@ def test_dmm_nears_the_linear_program() -> None:
     C = torch.rand(8, 6, 12, dtype=F64)
     optimum = verify.matching_lp(C).objective
     for (n_grad, n_proj, step_size), gap, violation in [((40, 5, 0.1), 0.4, 0.05), ((1000, 50, 0.05), 0.07, 3e-4)]:
-        _, info = functional.dmm_matching(C, n_grad=n_grad, n_proj=n_proj, step_size=step_size, return_info=True)
-        assert (info.column_violation < violation).all() and (info.sign_violation < violation).all()
-        assert (info.objective < optimum + gap).all() and (info.objective > optimum - 6 * violation).all()
+        found = functional.solve_dmm(C, n_grad=n_grad, n_proj=n_proj, step_size=step_size)
+        assert (found.column_violation < violation).all() and (found.sign_violation < violation).all()
+        assert (found.objective < optimum + gap).all() and (found.objective > optimum - 6 * violation).all()
 
 
 def cheapest(C: Tensor, unmatched: Tensor | None) -> float:
@@ -247,9 +248,11 @@ def test_projections_gradient_is_differences_of_itself(size: str) -> None:
     A = torch.where(p.cost[0] < INF, -3 * p.cost[0], -INF)
     allowed = A > -INF
     step, direction = 1e-5, torch.randn_like(A)
-    X = oracle.project(A, slack=p.slack)
-    numeric = oracle.project(A + step * direction, slack=p.slack) - oracle.project(A - step * direction, slack=p.slack)
-    J = oracle.project_gradient(X, direction, allowed, slack=p.slack)
+    X = quadratic.project(A, slack=p.slack)
+    numeric = quadratic.project(A + step * direction, slack=p.slack) - quadratic.project(
+        A - step * direction, slack=p.slack
+    )
+    J = quadratic.project_gradient(X, direction, allowed, slack=p.slack)
     assert_close(J, numeric / (2 * step), rtol=0, atol=1e-5)
     assert J.abs().max() > 1e-2
 
@@ -257,8 +260,10 @@ def test_projections_gradient_is_differences_of_itself(size: str) -> None:
 def test_projections_gradient_is_an_orthogonal_projector() -> None:
     """Symmetric and idempotent, with row sums 0, and column sums 0 where columns are full."""
     A = 2 * torch.randn(4, 6, dtype=F64)
-    X, allowed = oracle.project(A), torch.ones(4, 6, dtype=torch.bool)
-    J = torch.stack([oracle.project_gradient(X, e.reshape(4, 6), allowed).flatten() for e in torch.eye(24, dtype=F64)])
+    X, allowed = quadratic.project(A), torch.ones(4, 6, dtype=torch.bool)
+    J = torch.stack(
+        [quadratic.project_gradient(X, e.reshape(4, 6), allowed).flatten() for e in torch.eye(24, dtype=F64)]
+    )
     assert_close(J, J.T, rtol=0, atol=1e-12)
     assert_close(J @ J, J, rtol=0, atol=1e-12)
     sums = J.reshape(24, 4, 6)

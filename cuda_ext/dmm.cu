@@ -1,6 +1,6 @@
 // The DMM matching layer on the GPU: one block solves one problem, `dmm` forward and `dmm_adjoint` backward.
 //
-// Algorithm and names are those of difflayers/matching/kernels.py: a round of Dykstra's projections is t_ij += d_j - r_i.
+// Algorithm and names are those of difflayers/matching/dmm/kernels.py: a round of Dykstra's projections is t_ij += d_j - r_i.
 // Rows belong to warps, in groups of GROUP; lanes are columns. Rows are padded to whole groups for all warps and columns to
 // whole lanes: padding is forbidden like any pair that a problem does not have, t = -inf throughout, and no loop asks for it.
 //

@@ -200,8 +200,8 @@ def start(a, n, m, alpha):
 
 
 @helper
-def _gather(A, templates, slack, rows, columns, a):
-    """The rows and columns that take part, row maxima subtracted. Returns their numbers and the range of the entries."""
+def _gather(A, templates, slack, rows, columns, a, offset):
+    """The rows and columns that take part, less the row maxima `offset`. Returns their numbers and the range of the entries."""
     n, m = A.shape
     n_rows, n_columns, spread = 0, 0, 0.0
     for i in range(n):
@@ -220,6 +220,7 @@ def _gather(A, templates, slack, rows, columns, a):
         for q in range(n_columns):
             a[p, q] = A[rows[p], columns[q]]
             highest = max(highest, a[p, q])
+        offset[p] = highest
         for q in range(n_columns):
             a[p, q] -= highest
             if a[p, q] > -np.inf:
@@ -228,23 +229,23 @@ def _gather(A, templates, slack, rows, columns, a):
 
 
 @kernel
-def projection(A, templates, slack, tolerance, max_iter, ticket, X, beta, iterations, residuals):
+def quadratic(A, templates, slack, tolerance, max_iter, ticket, X, alpha, beta, steps, residuals):
     """Project the problems of a batch whose tickets are drawn.
 
     Reads A (B, n, m), -inf where forbidden, and templates (B, n), the rows that take part. Fills X (B, n, m), the
-    multipliers beta (B, m) of its columns, the Newton steps (B,) and max |1 - X 1| (B,).
+    multipliers alpha (B, n) of its rows and beta (B, m) of its columns, the Newton steps (B,) and max |1 - X 1| (B,).
     """
     n, m = A.shape[1], A.shape[2]
     rows, columns, support = np.zeros(n, np.int64), np.zeros(m, np.int64), np.zeros(n, np.int64)
     a, scaled, x, H = np.zeros((n, m)), np.zeros((n, m)), np.zeros((n, m)), np.zeros((n, n))
-    vectors = np.zeros((4, n))
-    y, gradient, step, trial = vectors[0], vectors[1], vectors[2], vectors[3]
+    vectors = np.zeros((5, n))
+    y, gradient, step, trial, offset = vectors[0], vectors[1], vectors[2], vectors[3], vectors[4]
     z = np.zeros(m)
     while True:
         b = take_ticket(ticket)
         if b >= A.shape[0]:
             break
-        n_rows, n_columns, spread = _gather(A[b], templates[b], slack, rows, columns, a)
+        n_rows, n_columns, spread = _gather(A[b], templates[b], slack, rows, columns, a, offset)
         start(a, n_rows, n_columns, y)
         used, residual = newton(
             a, n_rows, n_columns, slack, tolerance, min(DIRECT_STEPS, max_iter),
@@ -273,8 +274,9 @@ def projection(A, templates, slack, tolerance, max_iter, ticket, X, beta, iterat
                 s = s / ratio
                 for p in range(n_rows):
                     y[p] *= ratio
-        iterations[b], residuals[b] = used, residual
+        steps[b], residuals[b] = used, residual
         for i in range(n):
+            alpha[b, i] = 0
             for j in range(m):
                 X[b, i, j] = 0
         for j in range(m):
@@ -282,12 +284,13 @@ def projection(A, templates, slack, tolerance, max_iter, ticket, X, beta, iterat
         for q in range(n_columns):
             beta[b, columns[q]] = z[q]
         for p in range(n_rows):
+            alpha[b, rows[p]] = y[p] + offset[p]
             for q in range(n_columns):
                 X[b, rows[p], columns[q]] = x[p, q]
 
 
 @kernel
-def projection_adjoint(X, beta, grad, ticket, out):
+def quadratic_adjoint(X, beta, grad, ticket, out):
     """out (B, n, m) = J grad, J the orthogonal projector onto the matrices that vanish where X does, with row sums 0 and
     column sums 0 where beta > 0: the generalised Jacobian of Han and Sun (1997), symmetric. out_ij = grad_ij - a_i - b_j
     on the support of X, with H a = (grad - column means) 1 and the Hessian H of the dual."""

@@ -1,6 +1,6 @@
 // The Euclidean projection onto the assignment polytope on the GPU: one block solves one problem by the semismooth Newton
-// method of difflayers/matching/newton.py, with the same steps, line search, stages and names. Its derivative is
-// `projection_adjoint`. All arithmetic is double; SCALAR is what matrices come and go in.
+// method of difflayers/matching/quadratic/kernels.py, with the same steps, line search, stages and names. Its derivative is
+// `quadratic_adjoint`. All arithmetic is double; SCALAR is what matrices come and go in.
 //
 // Columns belong to threads, rows to warps. Whatever steers the method (residuals, slopes) is the same number in all
 // threads, so that they take the same turns.
@@ -23,6 +23,7 @@ struct Newton {
     double* step;      // n
     double* trial;     // n
     double* inverse;   // n: 1 / the diagonal of H's factor
+    double* offset;    // n: the row maxima
     double* beta;      // m
     double* share;     // m
     int* rows;         // n
@@ -44,7 +45,8 @@ __device__ inline Newton make_newton(unsigned char* memory, double* sums, int n,
     p.step = p.gradient + n;
     p.trial = p.step + n;
     p.inverse = p.trial + n;
-    p.beta = p.inverse + n;
+    p.offset = p.inverse + n;
+    p.beta = p.offset + n;
     p.share = p.beta + m;
     p.rows = reinterpret_cast<int*>(p.share + m);
     p.columns = p.rows + n;
@@ -281,6 +283,7 @@ __device__ inline double gather(Newton& p, const T* A, const bool* templates, in
         for (int q = lane_number(); q < p.m; q += LANES) highest = larger(highest, double(row[p.columns[q]]));
         for (int distance = LANES / 2; distance > 0; distance /= 2)
             highest = larger(highest, __shfl_xor_sync(ALL, highest, distance));
+        if (lane_number() == 0) p.offset[r] = highest;
         for (int q = lane_number(); q < p.m; q += LANES) {
             const double value = double(row[p.columns[q]]) - highest;
             p.a[r * p.m + q] = value;
@@ -290,12 +293,12 @@ __device__ inline double gather(Newton& p, const T* A, const bool* templates, in
     return block_sum<true>(spread, p.sums);
 }
 
-// `op.projection`: A (batch, n, m), -inf where forbidden, and templates (batch, n) to X (batch, n, m), the multipliers beta
-// (batch, m) of its columns, the Newton steps (batch) and max |1 - X 1| (batch). A block has `bytes` of `workspace`, unless
-// it is IN_SHARED.
-extern "C" __global__ void __launch_bounds__(THREADS) projection(
-    const T* A, const bool* templates, int* ticket, unsigned char* workspace, T* X, double* beta, long long* iterations,
-    double* residuals, int batch, int n, int m, int slack, int max_iter, int bytes, double tolerance
+// `op.quadratic`: A (batch, n, m), -inf where forbidden, and templates (batch, n) to X (batch, n, m), the multipliers alpha
+// (batch, n) of its rows and beta (batch, m) of its columns, the Newton steps (batch) and max |1 - X 1| (batch). A block has
+// `bytes` of `workspace`, unless it is IN_SHARED.
+extern "C" __global__ void __launch_bounds__(THREADS) quadratic(
+    const T* A, const bool* templates, int* ticket, unsigned char* workspace, T* X, double* alpha, double* beta,
+    long long* steps, double* residuals, int batch, int n, int m, int slack, int max_iter, int bytes, double tolerance
 ) {
     SHARED_MEMORY(memory);
     double* const sums = reinterpret_cast<double*>(memory);
@@ -329,17 +332,20 @@ extern "C" __global__ void __launch_bounds__(THREADS) projection(
             }
         }
         for (int e = threadIdx.x; e < size; e += THREADS) X[b * size + e] = 0;
+        for (int i = threadIdx.x; i < n; i += THREADS) alpha[static_cast<long long>(b) * n + i] = 0;
         for (int j = threadIdx.x; j < m; j += THREADS) beta[static_cast<long long>(b) * m + j] = 0;
         __syncthreads();
         for (int e = threadIdx.x; e < p.n * p.m; e += THREADS)
             X[b * size + static_cast<long long>(p.rows[e / p.m]) * m + p.columns[e % p.m]] = T(p.x[e]);
+        for (int i = threadIdx.x; i < p.n; i += THREADS)
+            alpha[static_cast<long long>(b) * n + p.rows[i]] = p.alpha[i] + p.offset[i];
         for (int j = threadIdx.x; j < p.m; j += THREADS) beta[static_cast<long long>(b) * m + p.columns[j]] = p.beta[j];
-        if (threadIdx.x == 0) iterations[b] = used, residuals[b] = residual;
+        if (threadIdx.x == 0) steps[b] = used, residuals[b] = residual;
     }
 }
 
-// `op.projection_adjoint`: out = J grad for the generalised Jacobian J at X; see newton.projection_adjoint.
-extern "C" __global__ void __launch_bounds__(THREADS) projection_adjoint(
+// `op.quadratic_adjoint`: out = J grad for the generalised Jacobian J at X; see kernels.quadratic_adjoint.
+extern "C" __global__ void __launch_bounds__(THREADS) quadratic_adjoint(
     const T* X, const double* beta, const T* grad, unsigned char* workspace, T* out, int batch, int n, int m, int bytes
 ) {
     SHARED_MEMORY(memory);

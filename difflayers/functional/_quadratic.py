@@ -1,0 +1,230 @@
+"""Quadratic matching as functions: documentation, options, and what is said of a result."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from difflayers._checks import check_number, check_size
+from difflayers._solution import table
+from difflayers.matching.problems import Problems, finite, prepare
+from difflayers.matching.quadratic.op import QuadraticFunction
+
+
+class QuadraticSolution(NamedTuple):
+    """What `solve_quadratic` found, for each problem of the batch. All fields but the first and the multipliers have the
+    batch's shape. Prints as a table.
+
+    The multipliers are those of the conditions of Karush, Kuhn and Tucker, X_ij = max(0, -(C_ij + alpha_i + beta_j) / gamma).
+    """
+
+    value: Tensor
+    """The assignment (..., n, m) that `quadratic_matching` returns, differentiable."""
+    objective: Tensor
+    """What was minimised, ``<C, X> + gamma / 2 |X|^2``, unmatched templates included."""
+    iterations: Tensor
+    """Newton steps, int64."""
+    residual: Tensor
+    """``max_i |sum_j X_ij - 1|`` in the float64 of the solver, before rounding."""
+    converged: Tensor
+    """Whether `residual` is at most the tolerance (bool). False: `max_iter` ended it, or rounding did."""
+    row_multipliers: Tensor
+    """alpha (..., n), float64, in units of the cost: -alpha_i is what template i has to pay for its match, at the margin. 0 for
+    templates that are not there."""
+    column_multipliers: Tensor
+    """beta (..., m), float64, at least 0: the price of proposal j, 0 where it is not taken whole."""
+
+    def __str__(self) -> str:
+        return table(self)
+
+
+def quadratic_matching(
+    cost: Tensor,
+    gamma: float | Tensor = 0.05,
+    template_mask: Tensor | None = None,
+    proposal_mask: Tensor | None = None,
+    *,
+    unmatched_cost: float | Tensor | None = None,
+    tolerance: float = 1e-9,
+    max_iter: int = 500,
+    require_convergence: bool = False,
+) -> Tensor:
+    r"""Match n templates to m proposals at minimum cost, made strictly convex, exactly.
+
+    .. math:: \min_X \langle C, X \rangle + \tfrac{\gamma}{2} \|X\|^2 \quad \text{s.t. } X \ge 0,\;
+       X \mathbf 1 = \mathbf 1,\; X^\top \mathbf 1 \le \mathbf 1,
+
+    that is, the Euclidean projection of :math:`-C / \gamma` onto the assignment polytope, see `project_assignment`. A small
+    gamma gives (nearly) the permutation of the linear program, and a gradient that is 0 almost everywhere; a large one
+    spreads the assignment over pairs that cost about the same, and the gradient says which way to go.
+
+    Args:
+        cost: (..., n, m), floating point. +inf forbids a pair.
+        gamma: a positive number, or a tensor of no dimensions; differentiable. In units of the cost.
+        template_mask, proposal_mask, unmatched_cost: as for `dmm_matching`. The share that stays unmatched is one more
+            entry of its row, in the quadratic term, too.
+        tolerance, max_iter, require_convergence: as for `project_assignment`.
+
+    Returns:
+        (..., n, m), the dtype of the cost.
+
+    Raises:
+        TypeError, ValueError: as `dmm_matching` does; gamma not a positive number.
+        RuntimeError: not converged, with require_convergence.
+
+    Example:
+        >>> import torch
+        >>> from difflayers import functional
+        >>> cost = torch.tensor([[0.1, 0.2, 0.9], [0.1, 0.3, 0.9]])
+        >>> functional.quadratic_matching(cost, gamma=1.0)
+        tensor([[0.4750, 0.5250, 0.0000],
+                [0.5250, 0.4750, 0.0000]])
+    """
+    check_gamma(gamma)
+    check_solver_options(tolerance, max_iter)
+    problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
+    A = _scores(problems, gamma)
+    return problems.restore(_project(problems, A, "cost / gamma", tolerance, max_iter, require_convergence)[0])
+
+
+def solve_quadratic(
+    cost: Tensor,
+    gamma: float | Tensor = 0.05,
+    template_mask: Tensor | None = None,
+    proposal_mask: Tensor | None = None,
+    *,
+    unmatched_cost: float | Tensor | None = None,
+    tolerance: float = 1e-9,
+    max_iter: int = 500,
+    require_convergence: bool = False,
+) -> QuadraticSolution:
+    """`quadratic_matching`, with how the solver ended and the multipliers of rows and columns.
+
+    Args:
+        cost, gamma, template_mask, proposal_mask, unmatched_cost, tolerance, max_iter, require_convergence: as for
+            `quadratic_matching`.
+
+    Returns:
+        A `QuadraticSolution`.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as `quadratic_matching` does.
+
+    Example:
+        >>> import torch
+        >>> from difflayers import functional
+        >>> solution = functional.solve_quadratic(torch.tensor([[0.1, 0.2, 0.9], [0.1, 0.3, 0.9]]), gamma=1.0)
+        >>> bool(solution.converged), solution.column_multipliers.round(decimals=4)
+        (True, tensor([0.1500, 0.0000, 0.0000], dtype=torch.float64))
+    """
+    check_gamma(gamma)
+    check_solver_options(tolerance, max_iter)
+    problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
+    A = _scores(problems, gamma)
+    X, alpha, beta, steps, residual = _project(problems, A, "cost / gamma", tolerance, max_iter, require_convergence)
+    value, X = problems.restore(X), X.detach()
+    weight = gamma.detach() if isinstance(gamma, Tensor) else gamma
+    objective = problems.objective(X) + 0.5 * weight * X.square().sum((1, 2))
+    multipliers = weight * alpha, weight * (beta[:, :-1] if problems.slack else beta)
+    fields = (objective, steps, residual, residual <= tolerance, *multipliers)
+    return QuadraticSolution(value, *map(problems.batched, fields))
+
+
+def check_solver_options(tolerance: float, max_iter: int) -> None:
+    """The options of the Newton method, checked for the function and the module alike."""
+    check_number("tolerance", tolerance, positive=True)
+    check_size("max_iter", max_iter)
+
+
+def check_gamma(gamma: float | Tensor) -> None:
+    """A positive number, or a tensor of no dimensions (whose value only the graph knows)."""
+    if isinstance(gamma, Tensor):
+        if gamma.ndim != 0 or not gamma.dtype.is_floating_point:
+            raise ValueError(
+                f"gamma must be a number or a floating-point tensor of no dimensions; got {gamma.dtype} {tuple(gamma.shape)}"
+            )
+    else:
+        check_number("gamma", gamma, positive=True)
+
+
+def project_assignment(
+    X: Tensor,
+    template_mask: Tensor | None = None,
+    proposal_mask: Tensor | None = None,
+    *,
+    allow_unmatched: bool = False,
+    tolerance: float = 1e-9,
+    max_iter: int = 500,
+    require_convergence: bool = False,
+) -> Tensor:
+    r"""The Euclidean projection onto the assignment polytope, and its derivative.
+
+    .. math:: \arg\min_{Y} \tfrac12 \|Y - X\|^2 \quad \text{s.t. } Y \ge 0,\; Y \mathbf 1 = \mathbf 1,\;
+       Y^\top \mathbf 1 \le \mathbf 1
+
+    by a semismooth Newton method on the dual (after Li, Sun, Toh), which ends at machine precision after a few steps: signs
+    are exact, columns to rounding, rows within the tolerance. The gradient is the generalised Jacobian of the projection
+    (Han and Sun), an orthogonal projector itself: the derivative wherever there is one, and at kinks one of its limits. It
+    can be differentiated again.
+
+    Args:
+        X: (..., n, m), floating point. -inf forbids a pair.
+        template_mask, proposal_mask: as for `dmm_matching`.
+        allow_unmatched: one more column for each row alone, of which X is 0: rows may sum to less than 1.
+        tolerance: on max_i \|sum_j Y_ij - 1\|, in the float64 that the solver works in for float32 too.
+        max_iter: at most so many Newton steps.
+        require_convergence: raise a RuntimeError if the tolerance is not reached. (``solve_quadratic(-X, 1.0)`` is the same
+            problem, and its `converged` says so.)
+
+    Returns:
+        (..., n, m), the dtype of X.
+
+    Raises:
+        TypeError, ValueError: as `dmm_matching` does.
+        RuntimeError: not converged, with require_convergence.
+
+    References:
+        Li, Sun, Toh, "On the efficient computation of a generalized Jacobian of the projector over the Birkhoff polytope",
+        arXiv 1702.05934. Han, Sun, "Newton and quasi-Newton methods for normal maps with polyhedral sets", 1997.
+
+    Example:
+        >>> import torch
+        >>> from difflayers import functional
+        >>> functional.project_assignment(torch.tensor([[2.0, 0.0], [1.0, 0.5]]))
+        tensor([[0.8750, 0.1250],
+                [0.1250, 0.8750]])
+    """
+    check_solver_options(tolerance, max_iter)
+    unmatched = 0.0 if allow_unmatched else None
+    problems = prepare("X", X, template_mask, proposal_mask, unmatched, sign=-1)
+    return problems.restore(_project(problems, -problems.cost, "X", tolerance, max_iter, require_convergence)[0])
+
+
+def _scores(problems: Problems, gamma: float | Tensor) -> Tensor:
+    """A = -cost / gamma, -inf where a pair is forbidden."""
+    cost = problems.cost
+    if isinstance(gamma, Tensor):
+        if gamma.device.type not in ("cpu", cost.device.type):
+            raise ValueError(f"gamma must be on the device of the cost, {cost.device}; got {gamma.device}")
+        gamma = torch.where(gamma > 0, gamma, math.nan).to(cost.dtype)
+    A = -finite(cost) / gamma
+    A = torch.where(
+        A.isinf() & cost.isfinite(), math.nan, A
+    )  # an overflow is no forbidden pair: the solver refuses NaN
+    return torch.where(cost == math.inf, -math.inf, A)
+
+
+def _project(
+    problems: Problems, A: Tensor, name: str, tolerance: float, max_iter: int, require_convergence: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The projection of A, the multipliers of its rows and columns, Newton steps and residuals, of the flattened batch."""
+    results = QuadraticFunction.apply(A, problems.templates, problems.slack, float(tolerance), max_iter, name)
+    *_, steps, residuals = results
+    if require_convergence and not bool((residuals <= tolerance).all()):
+        raise RuntimeError(
+            f"{int((residuals > tolerance).sum())} of {len(residuals)} problems did not converge: their rows are off by "
+            f"up to {float(residuals.max()):.2g} after {int(steps.max())} Newton steps. Costs very large against gamma "
+            "lose their digits to rounding: raise gamma, tolerance or max_iter"
+        )
+    return results

@@ -1,0 +1,1 @@
+"""DMM matching: the unrolled solver of DMM-Net, and its derivative."""

@@ -1,0 +1,57 @@
+"""DMM matching on CPU: what is checked of a batch, and the memory of its results, around the kernels."""
+
+import torch
+from torch import Tensor
+
+from difflayers._backends import run_threads
+from difflayers.matching.dmm import kernels
+from difflayers.matching.problems import check_problems
+
+
+def dmm(
+    cost: Tensor,
+    templates: Tensor,
+    n_grad: int,
+    n_proj: int,
+    step_size: float,
+    average: bool,
+    slack: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor]:
+    """`op.dmm`: the unrolled solver for a batch."""
+    cost, templates = cost.detach().contiguous(), templates.contiguous()
+    check_problems("cost", cost, templates, slack)
+    check_range(cost, step_size)
+    X = torch.empty_like(cost)
+    bits = torch.empty(bits_shape(cost.shape, n_grad * n_proj if keep else 0), dtype=torch.uint8)
+    operations = 4.0 * n_grad * n_proj * cost.numel()
+    inputs = [cost.numpy(), n_grad, n_proj, step_size, average, slack]
+    run_threads(kernels.dmm, inputs, [X.numpy(), bits.numpy()], operations)
+    return X, bits
+
+
+def bits_shape(shape: torch.Size, rounds: int) -> tuple[int, int, int]:
+    """(B, rounds, bytes) for costs (B, n, m): n rows of bits of t, and one of q."""
+    B, n, m = shape
+    return B, rounds, (n + 1) * ((m + kernels.LANES - 1) // kernels.LANES)
+
+
+def dmm_adjoint(
+    cost: Tensor, bits: Tensor, grad: Tensor, n_grad: int, n_proj: int, step_size: float, average: bool, slack: bool
+) -> Tensor:
+    """`op.dmm_adjoint`: the gradient of the unrolled solver for a batch."""
+    cost, bits, grad = (t.detach().contiguous() for t in (cost, bits, grad))
+    out = torch.empty_like(cost)
+    inputs = [cost.numpy(), bits.numpy(), grad.numpy(), n_grad, n_proj, step_size, average, slack]
+    run_threads(kernels.dmm_adjoint, inputs, [out.numpy()], 4.0 * n_grad * n_proj * cost.numel())
+    return out
+
+
+def check_range(cost: Tensor, step_size: float) -> None:
+    """Steps must not overflow."""
+    limit = torch.finfo(cost.dtype).max / max(1.0, 4 * step_size)
+    if bool(((cost.abs() > limit) & (cost < torch.inf)).any()):
+        raise ValueError(
+            f"step_size * cost must be representable in {cost.dtype}; got step_size {step_size} and finite costs beyond "
+            f"{limit:.3g}: scale the cost"
+        )

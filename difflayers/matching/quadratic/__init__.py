@@ -1,0 +1,1 @@
+"""Quadratic matching: the exact Euclidean projection onto the assignment polytope, and its derivative."""
