@@ -10,6 +10,7 @@ from tabulate import tabulate
 import benchmarks.gpu.cases
 import benchmarks.matching.cases
 import benchmarks.maxsat.cases
+import benchmarks.metrics.cases
 import benchmarks.satnet.cases  # noqa: F401  (registers its cases)
 from benchmarks.registry import CASES, ON_GPU, Row, machine
 

@@ -5,12 +5,21 @@ layers as modules, `MaskMatchingCost` a cost for matching, `functional` holds th
 kernels this machine runs, and `difflayers.verify` (the extra ``verify``) solves the same problems with cvxpy.
 """
 
-from difflayers import functional, maxsat
+from difflayers import functional, maxsat, metrics
 from difflayers._backends import backends
 from difflayers._distribution import warn_of_other_project
 from difflayers.nn import DMMMatching, MaskMatchingCost, QuadraticMatching, SATNet
 
-__all__ = ["DMMMatching", "MaskMatchingCost", "QuadraticMatching", "SATNet", "backends", "functional", "maxsat"]
+__all__ = [
+    "DMMMatching",
+    "MaskMatchingCost",
+    "QuadraticMatching",
+    "SATNet",
+    "backends",
+    "functional",
+    "maxsat",
+    "metrics",
+]
 __version__ = "0.2.0"
 
 warn_of_other_project()

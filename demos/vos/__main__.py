@@ -17,13 +17,14 @@ from demos.devices import add_device, checked_device
 # torch and numba are imported after the options are read, so that --help answers at once.
 if TYPE_CHECKING:
     from demos.vos.data import Clip
-    from demos.vos.evaluate import Results
+    from demos.vos.evaluate import Results, Scores
     from demos.vos.model import Features, Method
     from demos.vos.proposals import ProposalSource
     from demos.vos.train import Trainer
 
 PROGRAM = "python -m demos.vos"
 SCORES_NAME, SHEET_NAME, VIDEO_NAME = "scores.csv", "contact-sheet.png", "overlay.mp4"
+EVERY_OBJECT_NAME = "scores-every-object.csv"
 LOSSES = ("pairs", "layer")
 CHECKPOINT_NAMES = {name: f"{name}.safetensors" for name in (*LOSSES, "refined")}
 LAYOUTS = ("davis2016", "davis2017", "youtube-vos", "segtrack")
@@ -283,7 +284,7 @@ def run_demo(arguments: argparse.Namespace) -> None:
 
     with progress_bar(sum(map(len, testing)), "tracking", " frames") as bar:
         results = evaluate(testing, source, methods, progress=bar.update, keep=keep)
-    write_atomically(output / SCORES_NAME, _scores_csv(results).encode())
+    write_atomically(output / SCORES_NAME, _scores_csv(results.scores).encode())
     shown = testing[0]
     frames = [shown.frame(t) for t in range(len(shown))]
     rows = {"truth": [shown.labels(t) for t in range(len(shown))], **kept}
@@ -291,10 +292,10 @@ def run_demo(arguments: argparse.Namespace) -> None:
     title = f"{shown.name}: the masks of frame 0 are given"
     write_atomically(output / SHEET_NAME, contact_sheet_png(frames, rows, times=times, title=title))
     write_video(output / VIDEO_NAME, side_by_side(frames, rows, columns=3))
-    _print_table(results)
+    _print_results(results)
     print(
         "\n'per pair', 'layer': how the features were trained; 'refined': those of the layer, with a refinement of the masks."
-        f"\n'{CEILING}' looks at the truth: the best that choosing one proposal for each object and frame can do."
+        f"\n'{CEILING}' looks at the truth: the most that choosing one proposal for each object and frame can do."
     )
     print(f"Pictures: {output / SHEET_NAME}, {output / VIDEO_NAME}; every object's scores: {output / SCORES_NAME}")
 
@@ -390,7 +391,9 @@ def _training_clips(arguments: argparse.Namespace, seed: int) -> tuple[list[Clip
         clips, tuning = clips[: len(clips) - count], clips[len(clips) - count :]
         # Tracking is measured in every frame; of the training itself three labelled frames are enough.
         tuning = [
-            clip for clip in tuning if len(clip) > 2 and all(clip.labels(t) is not None for t in range(len(clip)))
+            clip
+            for clip in tuning
+            if len(clip) > 2 and all(clip.labels(t) is not None for t in range(len(clip))) and 0 in clip.given
         ]
     if arguments.paste:
         rng = np.random.default_rng((20191101, seed))
@@ -440,8 +443,8 @@ def run_eval(arguments: argparse.Namespace) -> None:
     from demos.vos.evaluate import evaluate, with_unmatched_cost
     from demos.vos.finetune import finetuned
     from demos.vos.images import write_labels
-    from demos.vos.metrics import segtrack_miou, youtube_vos_summary
     from demos.vos.model import Matching, Method
+    from demos.vos.scores import segtrack_miou, youtube_vos_summary
     from demos.vos.tracking import track
     from demos.vos.train import load_features, load_unmatched_costs
 
@@ -455,7 +458,7 @@ def run_eval(arguments: argparse.Namespace) -> None:
             f"--seen: got the layout {arguments.layout}, wanted youtube-vos, whose measure knows seen categories"
         )
     if output is not None:
-        _check_output(output, [SCORES_NAME], overwrite=arguments.overwrite)
+        _check_output(output, [SCORES_NAME, EVERY_OBJECT_NAME], overwrite=arguments.overwrite)
     clips = _read_clips(arguments)
     seen = None if arguments.seen is None else _seen(arguments.seen, clips)
     if arguments.paste is not None:
@@ -495,12 +498,12 @@ def run_eval(arguments: argparse.Namespace) -> None:
             for clip in clips:
                 keep(clip, track(clip, source, adapt(methods, clip), progress=bar.update))
         else:
-            rules = "youtube-vos" if arguments.layout == "youtube-vos" else "davis"
+            rules = "davis" if arguments.layout.startswith("davis") else "youtube-vos"
             results = evaluate(clips, source, methods, rules=rules, progress=bar.update, keep=keep, adapt=adapt)
     if arguments.labels_only:
         print(f"Labels of {len(clips)} clips by {', '.join(methods)} are in {output}")
         return
-    _print_table(results)
+    _print_results(results)
     for name, of_method in results.scores.items():
         if arguments.layout == "segtrack":
             by_object, by_frame = segtrack_miou(of_method)
@@ -512,7 +515,9 @@ def run_eval(arguments: argparse.Namespace) -> None:
                 f"F seen {total.F_seen:.3f}, unseen {total.F_unseen:.3f})"
             )
     if output is not None:
-        write_atomically(output / SCORES_NAME, _scores_csv(results).encode())
+        write_atomically(output / SCORES_NAME, _scores_csv(results.scores).encode())
+        if results.every_object:
+            write_atomically(output / EVERY_OBJECT_NAME, _scores_csv(results.every_object).encode())
         print(f"\nLabels and {SCORES_NAME} are in {output}")
 
 
@@ -562,25 +567,35 @@ def _check_output(output: Path, names: Sequence[str], *, overwrite: bool) -> Non
         raise ValueError(f"--output: {existing[0]} exists; pass --overwrite to replace it, or another directory")
 
 
-def _print_table(results: Results) -> None:
+def _print_results(results: Results) -> None:
     from tabulate import tabulate
 
-    header, *rows = results.table()
-    print("\nJ / F:\n")
-    print(tabulate(rows, header, disable_numparse=True, stralign="right"))
+    from demos.vos.evaluate import table
+
+    titles = {"\nJ / F:\n": results.scores}
+    if results.every_object:
+        titles[
+            "\nJ / F of every object, in the frames after its first (as YouTube-VOS counts; this is not DAVIS's measure):\n"
+        ] = results.every_object
+    for title, scores in titles.items():
+        header, *rows = table(scores)
+        print(title)
+        print(tabulate(rows, header, disable_numparse=True, stralign="right"))
+    for note in results.notes:
+        print(note)
 
 
-def _scores_csv(results: Results) -> str:
-    from demos.vos.metrics import statistics
+def _scores_csv(scores: Scores) -> str:
+    from difflayers.metrics import sequence_statistics
 
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     names = ("mean", "recall", "decay")
     writer.writerow(["method", "clip", "object", *(f"{measure}_{name}" for measure in "JF" for name in names)])
-    for method, of_method in results.scores.items():
-        for clip, scores in of_method.items():
-            for i, label in enumerate(scores.objects):
-                values = [statistics(scores.of_object(measure)[i]) for measure in "JF"]
+    for method, of_method in scores.items():
+        for clip, of_clip in of_method.items():
+            for i, label in enumerate(of_clip.objects):
+                values = [sequence_statistics(of_clip.of_object(measure)[i]) for measure in "JF"]
                 writer.writerow([method, clip, label, *(round(getattr(v, n), 5) for v in values for n in names)])
     return buffer.getvalue()
 

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from demos.vos.images import FRAME_SUFFIXES, LABEL_SUFFIXES, Frame, Labels, read_frame, read_labels
-from demos.vos.metrics import VOID
+from demos.vos.images import FRAME_SUFFIXES, LABEL_SUFFIXES, VOID, Frame, Labels, read_frame, read_labels
 
 
 class Clip(ABC):
@@ -152,8 +151,13 @@ def read_davis(
     root = Path(root)
     pictures, annotations = root / "JPEGImages", root / "Annotations"
     if resolution is not None:
+        if pictures.is_dir() and not (pictures / resolution).is_dir():
+            raise ValueError(
+                f"{pictures / resolution}: no such folder; resolution None (--resolution none) reads {pictures}/CLIP, "
+                f"which has {', '.join(sorted(entry.name for entry in listed(pictures))[:3]) or 'nothing'}"
+            )
         pictures, annotations = pictures / resolution, annotations / resolution
-    names = _listed(root / "ImageSets" / str(year) / f"{split}.txt") if split is not None else _folders(pictures)
+    names = _names_in(root / "ImageSets" / str(year) / f"{split}.txt") if split is not None else _folders(pictures)
     clips = []
     for name in names:
         frames = _files(pictures / name, FRAME_SUFFIXES)
@@ -226,9 +230,7 @@ def read_segtrack(root: str | Path, *, names: Sequence[str] | None = None) -> li
         truth = root / "GroundTruth" / name
         if not truth.is_dir():
             raise ValueError(f"{truth}: no such folder")
-        parts = sorted(
-            (path for path in truth.iterdir() if path.is_dir()), key=lambda path: (len(path.name), path.name)
-        )
+        parts = sorted((path for path in listed(truth) if path.is_dir()), key=lambda path: (len(path.name), path.name))
         by_stem: dict[str, list[tuple[int, Path]]] = {}
         for number, folder in enumerate(parts or [truth], start=1):
             for path in _files(folder, (*LABEL_SUFFIXES, ".jpg")):
@@ -260,10 +262,10 @@ def _merged(masks: list[tuple[int, Path]]) -> Callable[[tuple[int, int]], Labels
     return read
 
 
-def _listed(path: Path) -> list[str]:
+def _names_in(path: Path) -> list[str]:
     if not path.is_file():
         raise ValueError(f"{path}: no such file; it lists the clips of the split")
-    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     if not names:
         raise ValueError(f"{path}: got no names of clips, wanted one a line")
     return names
@@ -272,7 +274,7 @@ def _listed(path: Path) -> list[str]:
 def _folders(path: Path) -> list[str]:
     if not path.is_dir():
         raise ValueError(f"{path}: no such folder")
-    names = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
+    names = sorted(entry.name for entry in listed(path) if entry.is_dir())
     if not names:
         raise ValueError(f"{path}: got no folders, wanted one a clip")
     return names
@@ -281,7 +283,12 @@ def _folders(path: Path) -> list[str]:
 def _files(path: Path, suffixes: Sequence[str]) -> list[Path]:
     if not path.is_dir():
         raise ValueError(f"{path}: no such folder")
-    return sorted(entry for entry in path.iterdir() if entry.suffix.lower() in suffixes)
+    return sorted(entry for entry in listed(path) if entry.suffix.lower() in suffixes)
+
+
+def listed(folder: Path) -> list[Path]:
+    """What a folder has, hidden files left out: macOS writes ``._NAME`` beside each file on other systems' disks."""
+    return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
 
 
 def _check_numbers(frames: list[Path]) -> None:

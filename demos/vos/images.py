@@ -14,7 +14,10 @@ from demos.files import write_atomically
 Frame = NDArray[np.uint8]
 """(H, W, 3), RGB."""
 Labels = NDArray[np.uint8]
-"""(H, W): 0 background, 1 to 254 objects, 255 pixels that do not count."""
+"""(H, W): 0 background, 1 to 254 objects, `VOID`."""
+
+VOID = 255
+"""The label of pixels that do not count."""
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 LABEL_SUFFIXES = (".png", ".bmp")

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demos.vos.data import Clip
-from demos.vos.images import Frame, Labels
-from demos.vos.metrics import VOID
+from demos.vos.images import VOID, Frame, Labels
 
 
 class PastedClip(Clip):

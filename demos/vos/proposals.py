@@ -24,7 +24,7 @@ from safetensors.torch import save
 from scipy import ndimage
 
 from demos.files import write_atomically
-from demos.vos.data import Clip
+from demos.vos.data import Clip, listed
 from demos.vos.images import LABEL_SUFFIXES, read_labels
 from demos.vos.pasted import PastedClip, shifted
 from demos.vos.synthetic import SyntheticClip
@@ -143,7 +143,7 @@ class CocoProposals(ProposalSource):
             if not path.is_file():
                 raise ValueError(f"{path}: no such file")
             try:
-                entries = json.loads(path.read_text(encoding="utf-8"))
+                entries = json.loads(path.read_text(encoding="utf-8-sig"))
                 frames: dict[int | str, list[dict[str, Any]]] = {}
                 for entry in entries:
                     frames.setdefault(entry["image_id"], []).append(entry)
@@ -178,9 +178,8 @@ def source_from(proposals: str | Path, *, top: int = 50, seed: int = 0) -> Propo
     root = Path(proposals)
     if not root.is_dir():
         raise ValueError(f"proposals: {root} is no folder; wanted one of palette PNGs or COCO JSON, or noisy")
-    return PastedProposals(
-        CocoProposals(root, top=top) if any(root.glob("*.json")) else PaletteProposals(root, top=top), top=top
-    )
+    is_coco = any(path.suffix == ".json" for path in listed(root))
+    return PastedProposals(CocoProposals(root, top=top) if is_coco else PaletteProposals(root, top=top), top=top)
 
 
 class PastedProposals(ProposalSource):

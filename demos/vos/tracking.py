@@ -12,7 +12,6 @@ from torch import Tensor
 
 from demos.vos.data import Clip
 from demos.vos.images import Labels
-from demos.vos.metrics import region_similarity
 from demos.vos.model import Features, Matching, Method, shrink
 from demos.vos.proposals import Proposals, ProposalSource
 from demos.vos.refine import State
@@ -146,7 +145,7 @@ def track(
     source: ProposalSource,
     methods: Mapping[str, Method],
     *,
-    ceiling: str | None = None,
+    watch: Callable[[int, Proposals], None] = lambda t, proposals: None,
     progress: Callable[[], None] = lambda: None,
 ) -> dict[str, NDArray[np.uint8]]:
     """Track the objects of a clip by several methods side by side.
@@ -155,47 +154,30 @@ def track(
         clip: objects are given in the frames they first appear in, see `Clip.given`.
         source: of proposals.
         methods: by name. What shares its features is looked at once.
-        ceiling: a name for one more result, the best that choosing one proposal a frame for each object can do, found by
-            looking at the truth, see `best_proposals`; background in frames without labels. None: without.
+        watch: called with every frame's number and its proposals.
         progress: called after every frame.
 
     Returns:
         By name, labels (T, H, W). Where an object is given, its mask is the given one.
     """
     trackers = {name: Tracker(*method) for name, method in methods.items()}
-    names = [*methods, *([] if ceiling is None else [ceiling])]
-    results = {name: np.zeros((len(clip), *clip.size), dtype=np.uint8) for name in names}
+    results = {name: np.zeros((len(clip), *clip.size), dtype=np.uint8) for name in methods}
     for t in range(len(clip)):
         frame, proposals = clip.frame(t), source.propose(clip, t)
         given = clip.given.get(t, ())
-        labels = clip.labels(t) if given or ceiling is not None else None
+        labels = clip.labels(t) if given else None
         seen: dict[int, Observation] = {}
         for name, tracker in trackers.items():
             key = id(tracker.features)
             if key not in seen:
                 seen[key] = observe(tracker.features, frame, proposals)
             results[name][t] = tracker.step(seen[key])
-            if given:
-                assert labels is not None
+            if labels is not None:
                 tracker.add(seen[key], labels, given)
-        if ceiling is not None and labels is not None:
-            results[ceiling][t] = best_proposals(labels, proposals, [one for one in clip.objects if one not in given])
-        if given:
-            assert labels is not None
+        if labels is not None:
             inside = np.isin(labels, given)
             for result in results.values():
                 result[t][inside] = labels[inside]
+        watch(t, proposals)
         progress()
     return results
-
-
-def best_proposals(truth: Labels, proposals: Proposals, objects: Iterable[int]) -> Labels:
-    """For each object the proposal with the highest J, if that is above 0; the first object is in front."""
-    result = np.zeros_like(truth)
-    for label in objects:
-        mask = truth == label
-        if len(proposals) and mask.any():
-            J = region_similarity(np.broadcast_to(mask, proposals.masks.shape), proposals.masks)
-            if J.max() > 0:
-                result[proposals.masks[int(J.argmax())] & (result == 0)] = label
-    return result

@@ -25,10 +25,10 @@ from demos.distributed import loss_of_all, place
 from demos.files import write_atomically
 from demos.schedule import set_cosine_rate
 from demos.vos.data import Clip
-from demos.vos.metrics import region_similarity
 from demos.vos.model import Features, Matching, ModelConfig, shrink
 from demos.vos.proposals import ProposalSource
 from demos.vos.tracking import frames_tensor
+from difflayers.metrics import jaccard
 
 LOSSES = ("pairs", "layer")
 _FORMAT = "difflayers-vos-1"
@@ -160,7 +160,7 @@ class Sampler:
 
 def assignment(truth: NDArray[np.bool_], proposals: NDArray[np.bool_], *, least: float = 0.5) -> NDArray[np.float32]:
     """The true assignment of masks (n, H, W) to proposals (m, H, W): the pairs of highest J first, 1/2 at least."""
-    J = np.stack([region_similarity(np.broadcast_to(mask, proposals.shape), proposals) for mask in truth])
+    J = np.stack([jaccard(np.broadcast_to(mask, proposals.shape), proposals) for mask in truth])
     X = np.zeros(J.shape, dtype=np.float32)
     for index in np.argsort(-J, axis=None, kind="stable"):
         i, j = np.unravel_index(index, J.shape)

@@ -244,3 +244,27 @@ def test_real_davis_2016() -> None:
 def test_docstring_examples() -> None:
     results = doctest.testmod(synthetic)
     assert results.failed == 0 and results.attempted > 0
+
+
+def test_hidden_files_are_none_of_the_data(tmp_path: Path) -> None:
+    """macOS writes ._NAME beside each file on other systems' disks."""
+    davis_2017(tmp_path)
+    for path in [*tmp_path.rglob("*.jpg"), *tmp_path.rglob("*.png"), *(tmp_path / "JPEGImages" / "480p").iterdir()]:
+        (path.parent / f"._{path.name}").write_bytes(b"\x00\x05\x16\x07")
+    (tmp_path / "JPEGImages" / "480p" / ".AppleDouble").mkdir()
+    clips = read_davis(tmp_path, split=None)
+    assert [clip.name for clip in clips] == ["ant", "cow"] and [len(clip) for clip in clips] == [4, 4]
+    assert clips[0].given == {0: (1, 2)}
+
+
+def test_another_layout_is_hinted_at(tmp_path: Path) -> None:
+    save_frame(tmp_path / "JPEGImages" / "cow" / "00000.jpg")
+    with pytest.raises(
+        ValueError, match=r"480p: no such folder; resolution None .--resolution none. reads .*, which has cow"
+    ):
+        read_davis(tmp_path, split=None)
+    (tmp_path / "ImageSets" / "2017").mkdir(parents=True)
+    (tmp_path / "ImageSets" / "2017" / "val.txt").write_text("\ufeffcow\n", encoding="utf-8")
+    write_labels(tmp_path / "Annotations" / "cow" / "00000.png", labels(1))
+    (clip,) = read_davis(tmp_path, resolution=None)
+    assert clip.name == "cow"

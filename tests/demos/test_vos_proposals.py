@@ -14,7 +14,6 @@ from pycocotools import mask as coco
 from safetensors.torch import save_file
 
 from demos.vos.images import write_labels
-from demos.vos.metrics import region_similarity
 from demos.vos.proposals import (
     CachedProposals,
     CocoProposals,
@@ -26,6 +25,7 @@ from demos.vos.proposals import (
     source_from,
 )
 from demos.vos.synthetic import SyntheticClip, SyntheticConfig
+from difflayers.metrics import jaccard
 
 CLIP = SyntheticClip(2, SyntheticConfig(frames=4, height=48, width=64))
 
@@ -106,7 +106,7 @@ def test_noisy_proposals() -> None:
     assert (np.diff(found.scores) <= 0).all()
     seen = [k for k in np.unique(CLIP.instances(1)) if k]
     for k in seen:  # distractors, too
-        best = max(float(region_similarity(CLIP.instances(1) == k, mask)) for mask in found.masks)
+        best = max(float(jaccard(CLIP.instances(1) == k, mask)) for mask in found.masks)
         assert 0.5 < best
     exact = [np.array_equal(CLIP.instances(1) == k, mask) for k in seen for mask in found.masks]
     assert sum(exact) < len(seen) / 2  # most are not quite right

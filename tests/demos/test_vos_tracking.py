@@ -15,11 +15,11 @@ from torch import nn
 
 from demos.vos import model
 from demos.vos.data import Clip
-from demos.vos.evaluate import CEILING, UNMATCHED_COSTS, calibrate, evaluate
-from demos.vos.metrics import davis_scores
+from demos.vos.evaluate import CEILING, UNMATCHED_COSTS, calibrate, evaluate, table
 from demos.vos.model import MATCHINGS, Features, Matching, Method, ModelConfig, shrink
 from demos.vos.pasted import PastedClip, paste_clips
 from demos.vos.proposals import NoisyProposals, PastedProposals, Proposals, ProposalSource
+from demos.vos.scores import davis_scores
 from demos.vos.synthetic import SyntheticClip, SyntheticConfig
 from demos.vos.tracking import Tracker, frames_tensor, merge, observe, paste, track
 from demos.vos.train import Losses, Sampler, TrainConfig, Trainer, assignment, load_features, load_unmatched_costs
@@ -136,8 +136,8 @@ def test_paste_and_merge() -> None:
 def test_tracking_with_perfect_proposals_is_perfect() -> None:
     clip = SyntheticClip(5, SHAPES)
     methods = {kind: Method(Colors(), Matching(kind, MODEL)) for kind in MATCHINGS}
-    labels = track(clip, Perfect(), methods, ceiling=CEILING)
-    assert set(labels) == {*methods, CEILING}
+    labels = track(clip, Perfect(), methods)
+    assert set(labels) == set(methods)
     truth = np.stack([clip.labels(t) for t in range(len(clip))])
     for result in labels.values():
         assert result.dtype == np.uint8 and np.array_equal(result, truth)
@@ -154,7 +154,7 @@ def test_no_proposals_at_all_in_a_frame() -> None:
     clip = SyntheticClip(5, SHAPES)
     source = Perfect({2: [1, 2, 3, 4, 5]})
     methods = {kind: Method(Colors(), Matching(kind, MODEL)) for kind in MATCHINGS}
-    for result in track(clip, source, methods, ceiling=CEILING).values():
+    for result in track(clip, source, methods).values():
         assert not result[2].any() and (result[3] == clip.labels(3)).all()
 
 
@@ -182,6 +182,52 @@ def test_objects_that_appear_later() -> None:
         [False] * 4 + [True] * 2,
     ]
     assert results.summary("dmm").J.mean == 1
+
+
+class Uncounted(SyntheticClip):
+    """Object 2 has labels in the last frame alone, or every object has."""
+
+    first = 1
+
+    def labels(self, t: int) -> np.ndarray:  # type: ignore[override]
+        found = super().labels(t)
+        return found if t == len(self) - 1 else np.where(found <= self.first, found, 0).astype(np.uint8)
+
+
+class Nothing(Uncounted):
+    first = 0
+
+
+def test_what_does_not_count_is_left_out_and_said() -> None:
+    methods = {"dmm": Method(Colors(), Matching("dmm", MODEL))}
+    steps: list[int] = []
+    clips = [Uncounted(5, SHAPES), Nothing(6, SHAPES)]
+    for rules in ("davis", "youtube-vos"):
+        results = evaluate(clips, Perfect(), methods, rules=rules, progress=lambda: steps.append(1))
+        assert {name: list(of) for name, of in results.scores.items()} == {
+            "dmm": ["synthetic-5"],
+            CEILING: ["synthetic-5"],
+        }
+        assert results.scores["dmm"]["synthetic-5"].objects == (1,)
+        text = "\n".join(results.notes)
+        assert "synthetic-5: left out object 2, in the last labelled frame only" in text
+        assert "synthetic-6: not tracked, as no object of it counts" in text
+    assert len(steps) == 24
+    with pytest.raises(ValueError, match="no object counts: synthetic-6: left out objects 1, 2"):
+        evaluate(clips[1:], Perfect(), methods)
+
+
+def test_late_objects_have_a_table_of_their_own() -> None:
+    class Later(Late):
+        def labels(self, t: int) -> np.ndarray:  # type: ignore[override]
+            found = SyntheticClip.labels(self, t)
+            return np.where((found == 2) & (t < 3), 0, found).astype(np.uint8)
+
+    results = evaluate([Later(5, SHAPES)], Perfect(), {"dmm": Method(Colors(), Matching("dmm", MODEL))})
+    assert results.scores["dmm"]["synthetic-5"].objects == (1,)
+    assert results.every_object["dmm"]["synthetic-5"].objects == (1, 2)
+    assert results.every_object["dmm"]["synthetic-5"].counted.sum(1).tolist() == [5, 2]
+    assert "DAVIS counts the objects of the first frame only, which lacks object 2" in results.notes[0]
 
 
 def test_a_sure_match_renews_the_last_template_and_an_unsure_one_does_not() -> None:
@@ -212,7 +258,7 @@ def test_evaluate_and_its_table() -> None:
         keep=lambda clip, labels: kept.append(f"{clip.name} {sorted(labels)}"),
     )
     assert len(steps) == 12 and kept == [f"synthetic-{seed} ['{CEILING}', 'dmm']" for seed in (5, 6)]
-    header, *rows = results.table()
+    header, *rows = table(results.scores)
     assert header == ["clip", "objects", "dmm", CEILING] and [row[0] for row in rows] == [
         "synthetic-5",
         "synthetic-6",
