@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 FLOATS = (torch.float32, torch.float64)
 LARGEST_SIZE = 2**31 - 1
@@ -36,9 +36,9 @@ def check_number(name: str, value: float, *, positive: bool = False, most: float
         raise ValueError(f"{name} must be at least {1 / LARGEST_NUMBER:g}; got {shown(value)}")
 
 
-def check_generator(name: str, value: torch.Generator | None) -> None:
+def check_generator(name: str, value: Generator | None) -> None:
     """None or a torch.Generator."""
-    if value is not None and not isinstance(value, torch.Generator):
+    if value is not None and not isinstance(value, Generator):
         raise TypeError(f"{name} must be a torch.Generator or None; got {type(value).__name__}")
 
 

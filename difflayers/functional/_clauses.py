@@ -8,16 +8,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difflayers._checks import check_size
+from difflayers._checks import (
+    check_device_name,
+    check_generator,
+    check_names,
+    check_same_device,
+    check_size,
+    check_tensor,
+)
 from difflayers.maxsat.instance import Instance
 from difflayers.maxsat.relaxation import columns
+
+_MOST_ENTRIES = 2**31
+_LARGEST_ENTRY = 1e150  # products of two are finite in float64
 
 
 def clauses_to_S(
     clauses: Iterable[Sequence[int]] | Instance,
     n: int | None = None,
     *,
-    weights: Sequence[float] | None = None,
+    weights: Sequence[float] | np.ndarray | Tensor | None = None,
     aux: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -34,15 +44,17 @@ def clauses_to_S(
         clauses: sequences of signed integers (DIMACS convention: i for variable i, -i for its negation), or an `Instance`.
             Repeated literals count once, tautologies and empty clauses are left out.
         n: number of variables; the largest that occurs if None.
-        weights: one for each clause, above 0; 1 if None. inf (a hard clause) counts 1 + the sum of all others.
+        weights: one for each clause, see `maxsat.Instance.from_clauses`; 1 if None. inf (a hard clause) counts 1 + the sum of
+            all others.
         aux: auxiliary rows, all 0.
-        dtype, device: of the result; torch's defaults if None.
+        dtype, device: of the result, any floating dtype; torch's defaults if None.
 
     Returns:
         (n + 1 + aux, m), row 0 the truth direction.
 
     Raises:
-        TypeError, ValueError: see `maxsat.Instance.from_clauses`; no clauses, or no variables.
+        TypeError, ValueError: see `maxsat.Instance.from_clauses`; no clauses, or no variables; more than 2**31 entries, since S
+            is dense; weights that dtype cannot hold.
 
     References:
         Wang, Kolter, "Low-rank semidefinite programming for the MAX2SAT problem", AAAI 2019; SATNet, section 3.1.
@@ -56,18 +68,34 @@ def clauses_to_S(
     """
     if isinstance(clauses, Instance) and not (n is None and weights is None):
         raise ValueError(f"n and weights must be None with an Instance, which has its own; got {n!r} and {weights!r}")
-    if dtype is not None and not dtype.is_floating_point:
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise TypeError(f"dtype must be a floating one; got {dtype}")
-    instance = clauses if isinstance(clauses, Instance) else Instance.from_clauses(clauses, n, weights)
+    check_device_name("device", device)
     check_size("aux", aux, least=0)
-    if instance.n < 1 or len(instance.weights) < 1:
+    instance = clauses if isinstance(clauses, Instance) else Instance.from_clauses(clauses, n, weights)
+    if instance.n < 1 or len(instance.hard) < 1:
         raise ValueError(
             f"clauses must hold a variable and a clause that can be violated and satisfied; got {instance.n} variables, "
-            f"{len(instance.weights)} such clauses"
+            f"{len(instance.hard)} such clauses"
         )
+    shape = (instance.n + 1 + aux, len(instance.hard))
+    if math.prod(shape) > _MOST_ENTRIES:
+        raise ValueError(f"clauses must make S, which is dense, of at most 2**31 entries; got variables for {shape}")
+    dtype = dtype or torch.get_default_dtype()
     scale, variables = columns(instance, instance.finite_weights())
-    S = np.concatenate((-scale[None], variables.toarray(), np.zeros((aux, len(scale)))))
-    return torch.tensor(S, dtype=dtype or torch.get_default_dtype(), device=device)
+    rows, cols = variables.nonzero()
+    truth, entries = torch.from_numpy(-scale).to(dtype), torch.from_numpy(variables.data).to(dtype)
+    if not (truth.isfinite().all() and truth.all()):
+        raise ValueError(f"weights must have square roots that {dtype} can hold; got {_range(instance)}")
+    S = torch.zeros(shape, dtype=dtype)
+    S[0] = truth
+    S[torch.from_numpy(rows.astype(np.int64)) + 1, torch.from_numpy(cols.astype(np.int64))] = entries
+    return S.to(device)
+
+
+def _range(instance: Instance) -> str:
+    weights = instance.finite_weights()
+    return f"{weights.min():g} to {weights.max():g}"
 
 
 def hyperplane_rounding(
@@ -88,8 +116,9 @@ def hyperplane_rounding(
         x (..., N) of -1 and 1 in the dtype of V, +1 for true, and its objective (...).
 
     Raises:
-        TypeError: V or S is not a tensor, or their dtypes differ.
-        ValueError: shapes that do not fit; rounds below 1.
+        TypeError: V or S is not a dense tensor, or their dtypes differ.
+        ValueError: shapes that do not fit; rounds below 1; another device; NaN or infinite entries, or an objective that the
+            dtype cannot hold.
 
     Example:
         >>> import torch
@@ -100,21 +129,29 @@ def hyperplane_rounding(
         (tensor([ 1.,  1., -1.]), tensor(0.))
     """
     for name, value in (("V", V), ("S", S)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name} must be a tensor; got {type(value).__name__}")
+        check_tensor(name, value, None)
     if V.dtype != S.dtype or not V.dtype.is_floating_point:
         raise TypeError(f"V and S must be of one floating dtype; got {V.dtype} and {S.dtype}")
+    check_same_device("S", S, "V", V.device)
+    check_generator("generator", generator)
     if V.ndim < 2 or S.ndim != 2 or V.shape[-2] != S.shape[0]:
         raise ValueError(f"V must have shape (..., N, k) and S (N, m); got {tuple(V.shape)} and {tuple(S.shape)}")
     check_size("rounds", rounds)
+    V, S = V.detach(), S.detach()
+    if not V.is_meta and not (V.isfinite().all() and S.isfinite().all()):
+        raise ValueError("V and S must be finite; got NaN or inf")
     best = V.new_full(V.shape[:-2], math.inf)
     x = V.new_ones(V.shape[:-1])
+    where = V.device if generator is None else generator.device
     for _ in range(rounds):
-        side = V.detach() @ torch.randn(V.shape[-1], generator=generator, dtype=V.dtype, device=V.device)
+        normal = torch.randn(V.shape[-1], generator=generator, dtype=V.dtype, device=where)
+        side = V @ normal.to(V.device)
         signs = torch.where((side >= 0) == (side[..., :1] >= 0), 1.0, -1.0).to(V.dtype)
-        value = (signs @ S.detach()).square().sum(-1)
+        value = (signs @ S).square().sum(-1)
         better = value < best
         best, x = torch.where(better, value, best), torch.where(better[..., None], signs, x)
+    if not V.is_meta and best.isinf().any():
+        raise ValueError(f"S must be small enough for its objective in {S.dtype}; got entries up to {S.abs().max():g}")
     return x, best
 
 
@@ -155,8 +192,8 @@ def relations(
         A list of `Relation`, the strongest first; products of exactly 0 are none.
 
     Raises:
-        TypeError: S is not a tensor.
-        ValueError: n or names do not fit S.
+        TypeError: S is not a dense floating tensor; names are not strings.
+        ValueError: n or names do not fit S; S has NaN, infinite or huge entries.
 
     Example:
         >>> from difflayers import functional
@@ -165,12 +202,16 @@ def relations(
         ['earth is true (0.5)', 'rain differs from sun (0.5)']
     """
     check_size("n", n)
-    if not isinstance(S, Tensor):
-        raise TypeError(f"S must be a tensor; got {type(S).__name__}")
+    check_tensor("S", S, None)
+    if not S.dtype.is_floating_point:
+        raise TypeError(f"S must be of a floating dtype; got {S.dtype}")
     if S.ndim != 2 or S.shape[0] < n + 1:
         raise ValueError(f"S must have shape (n + 1 + aux, m) with n = {n}; got {tuple(S.shape)}")
-    if names is not None and len(names) != n:
-        raise ValueError(f"names must be one for each of {n} variables; got {len(names)}")
+    if S.is_meta:
+        raise ValueError("S must hold numbers; got a tensor on the meta device")
+    if not (S.detach().double().abs() <= _LARGEST_ENTRY).all():
+        raise ValueError(f"S must have entries of at most {_LARGEST_ENTRY:g} in size; got NaN, inf or larger ones")
+    check_names("names", names, n)
     if top is not None:
         check_size("top", top)
     labels = ["true", *(names if names is not None else [f"x{i}" for i in range(1, n + 1)])]
@@ -180,7 +221,7 @@ def relations(
     i, j = torch.triu_indices(rows, rows, 1)
     values = C[i, j]
     # Rounding leaves traces of products that are 0.
-    noise = 1e-6 if S.dtype == torch.float32 else 1e-12
+    noise = max(1e-12, 8 * torch.finfo(S.dtype).eps)
     order = values.abs().argsort(descending=True, stable=True)
     order = order[values[order].abs() > noise * C.diagonal().amax()]
     found = []

@@ -74,58 +74,51 @@ def pulls(V, W, truth, starts, columns, values, long_starts, long_columns, long_
 
 
 @kernel
-def violated_weight(literals, offsets, weights, x):
-    """The weight of the clauses that x (n,), bool, leaves without a true literal."""
-    total = 0.0
-    for j in range(len(weights)):
-        satisfied = False
+def count_true(literals, offsets, x):
+    """(m,): how many literals of each clause are true at x (n,), bool."""
+    counts = np.zeros(len(offsets) - 1, np.int32)
+    for j in range(len(counts)):
         for e in range(offsets[j], offsets[j + 1]):
             literal = literals[e]
             if x[abs(literal) - 1] == (literal > 0):
-                satisfied = True
-                break
-        if not satisfied:
-            total += weights[j]
-    return total
+                counts[j] += 1
+    return counts
 
 
 @kernel
-def local_search(literals, offsets, weights, starts, clauses, order, x):
-    """Flip variables of x in place, one at a time in the given order, while a flip lowers the violated weight.
+def local_search(weights, hard, starts, clauses, order, tolerance, budget, place, counts, x):
+    """Flip variables of x in place, one at a time in the given order, while a flip helps; `budget` literals at most.
 
-    starts (n + 1,) and clauses: the clauses of each variable, as signed numbers j + 1 (the literal's sign).
-    Ends where no single flip helps. Returns the violated weight.
+    A flip helps if it violates fewer hard clauses, or as many and less soft weight. starts (n + 1,) and clauses: the clauses of
+    each variable, as signed numbers j + 1 (the literal's sign). `counts` of true literals and `place` (in the order, and how
+    many in a row did not help) go from call to call. True where no single flip helps, False where the budget has run out.
+    `tolerance`: the least gain, of the weights that a variable's clauses have; 0 for whole numbers.
     """
-    m = len(weights)
-    true_literals = np.zeros(m, np.int32)
-    total = 0.0
-    for j in range(m):
-        for e in range(offsets[j], offsets[j + 1]):
-            literal = literals[e]
-            if x[abs(literal) - 1] == (literal > 0):
-                true_literals[j] += 1
-        if true_literals[j] == 0:
-            total += weights[j]
-    idle, at, n = 0, 0, len(order)
-    while idle < n:
+    at, idle, n = place[0], place[1], len(order)
+    while idle < n and budget > 0:
         i = order[at]
         at = at + 1 if at + 1 < n else 0
-        gain, scale = 0.0, 0.0
+        fewer, gain, scale = 0, weights.dtype.type(0), weights.dtype.type(0)
         for e in range(starts[i], starts[i + 1]):
             j = abs(clauses[e]) - 1
             is_true = x[i] == (clauses[e] > 0)
-            if is_true and true_literals[j] == 1:
-                gain -= weights[j]
-            elif not is_true and true_literals[j] == 0:
-                gain += weights[j]
-            scale += weights[j]
-        if gain > 1e-12 * scale:
+            change = 0
+            if is_true and counts[j] == 1:
+                change = -1
+            elif not is_true and counts[j] == 0:
+                change = 1
+            if hard[j]:
+                fewer += change
+            else:
+                gain += change * weights[j]
+                scale += weights[j]
+        budget -= starts[i + 1] - starts[i] + 1
+        if fewer > 0 or (fewer == 0 and gain > tolerance * scale):
             for e in range(starts[i], starts[i + 1]):
-                j = abs(clauses[e]) - 1
-                true_literals[j] += -1 if x[i] == (clauses[e] > 0) else 1
+                counts[abs(clauses[e]) - 1] += -1 if x[i] == (clauses[e] > 0) else 1
             x[i] = not x[i]
-            total -= gain
             idle = 0
         else:
             idle += 1
-    return total
+    place[0], place[1] = at, idle
+    return idle >= n

@@ -22,6 +22,7 @@ from scipy import sparse
 
 from difflayers.maxsat.instance import Instance
 
+EPS = float(np.finfo(float).eps)
 LONG = 12  # literals; longer clauses are not multiplied out
 DENSE = 3000  # rows up to which the bound's smallest eigenvalue is computed to the last digit
 FAILURE = 1e-9  # probability that Lanczos overestimates it, beyond
@@ -42,6 +43,8 @@ class Relaxation(NamedTuple):
     """(n,): the diagonal of long long', which C does not have."""
     constant: float
     """What to add for the weight of violated clauses."""
+    rounding: float
+    """By no more than this the numbers above change the value anywhere, for having been rounded to float64."""
 
 
 def columns(instance: Instance, weights: np.ndarray) -> tuple[np.ndarray, sparse.csr_array]:
@@ -56,6 +59,7 @@ def relax(instance: Instance, weights: np.ndarray) -> Relaxation:
     """The relaxation of an instance, its clauses weighted by `weights` (m,), all finite."""
     lengths = np.diff(instance.offsets)
     scale, S = columns(instance, weights)
+    most = int(np.bincount(np.abs(instance.literals), minlength=1).max())
     truth = -(S @ scale)
     is_short = lengths <= LONG
     short = S[:, is_short]
@@ -64,9 +68,11 @@ def relax(instance: Instance, weights: np.ndarray) -> Relaxation:
     pairs.eliminate_zeros()
     pairs.sort_indices()
     long = sparse.csr_array(S[:, ~is_short])
-    constant = float((weights * ((lengths + 1) - (lengths - 1.0) ** 2) / (4 * lengths)).sum())
+    constant = math.fsum(weights * ((lengths + 1) - (lengths - 1.0) ** 2) / (4 * lengths))
     square = np.asarray(long.multiply(long).sum(1)).reshape(-1)
-    return Relaxation(instance.n, truth, pairs, long, square, constant)
+    # No entry has more summands than a variable has clauses, each rounded a few times; entries count |V s|^2 at most.
+    rounding = 4 * (most + 16) * EPS * math.fsum(weights * (lengths + 1.0) ** 2 / (4 * lengths))
+    return Relaxation(instance.n, truth, pairs, long, square, constant, rounding)
 
 
 def dual_bound(
@@ -81,7 +87,8 @@ def dual_bound(
     For any y and positive d the optimum is at least sum y + sum d min(0, lambda), if D^-1/2 (C - diag(y)) D^-1/2 has no
     eigenvalue below lambda; d is 1, and larger for the truth row, whose entries are many. Up to DENSE rows lambda is
     computed; beyond, it is bounded by Lanczos iterations from a random start, which is wrong with a probability below
-    FAILURE (Kuczynski and Wozniakowski, SIAM J. Matrix Anal. Appl. 13(4), 1992, theorem 4.2). `steps` counts them.
+    FAILURE (Kuczynski and Wozniakowski, SIAM J. Matrix Anal. Appl. 13(4), 1992, theorem 4.2). `steps` counts them. All that
+    float64 may have rounded off on the way is subtracted.
     """
     entries = np.diff(relaxation.pairs.indptr) + np.diff(relaxation.long.indptr)
     touched = np.flatnonzero((norms > 0) | (relaxation.truth != 0) | (entries > 0))
@@ -91,7 +98,7 @@ def dual_bound(
     above = float((abs(pairs).sum(1) + abs(long) @ abs(long).sum(0) + diagonal).max(initial=0))
     pull = float(np.linalg.norm(relaxation.truth))
     if pull == 0 and len(touched) == 0:
-        return relaxation.constant
+        return relaxation.constant - relaxation.rounding
     above = max(above, 1e-3 * pull)
     heavy = max(1.0, (pull / above) ** 2)
     truth, first = relaxation.truth[touched] / math.sqrt(heavy), -along / heavy
@@ -101,8 +108,7 @@ def dual_bound(
         dense[1:, 1:] = pairs.toarray() + (long @ long.T).toarray() + np.diag(diagonal)
         dense[0, 1:] = dense[1:, 0] = truth
         dense[0, 0] = first
-        rounding = size * float(np.finfo(float).eps) * float(np.abs(dense).sum(1).max())
-        lowest = float(np.linalg.eigvalsh(dense)[0]) - rounding
+        lowest = float(np.linalg.eigvalsh(dense)[0]) - 4 * size * EPS * float(np.abs(dense).sum(1).max())
     else:
 
         def product(x: np.ndarray) -> np.ndarray:
@@ -111,7 +117,9 @@ def dual_bound(
 
         highest = max(first, above) + float(np.linalg.norm(truth))
         lowest = _smallest_eigenvalue(product, size, highest, generator, steps)
-    return float(along - norms[touched].sum() + (heavy + len(touched)) * min(0.0, lowest)) + relaxation.constant
+        lowest -= 4 * size * EPS * (highest + abs(lowest))
+    shares = (along, -math.fsum(norms[touched]), (heavy + len(touched)) * min(0.0, lowest), relaxation.constant)
+    return math.fsum(shares) - relaxation.rounding - 8 * EPS * sum(map(abs, shares))
 
 
 def _smallest_eigenvalue(

@@ -61,3 +61,23 @@ def exact_optimum(clauses: Sequence[Sequence[int]], weights: Sequence[float]) ->
         formula.append(list(clause), weight=None if math.isinf(weight) else int(weight))
     with RC2(formula) as solver:
         return math.inf if solver.compute() is None else float(solver.cost)
+
+
+def coloured(nodes: int, degree: float = 4.5, seed: int = 0) -> tuple[list[list[int]], list[str]]:
+    """3-colouring of a random graph that has one, all clauses hard: for `write`; variable 3 i + c + 1, node i has colour c."""
+    draw = np.random.default_rng(seed)
+    hidden, edges = draw.integers(3, size=nodes), set()
+    while len(edges) < nodes * degree / 2:
+        a, b = sorted(draw.choice(nodes, 2, replace=False).tolist())
+        if hidden[a] != hidden[b]:
+            edges.add((a, b))
+    clauses = [[3 * i + 1, 3 * i + 2, 3 * i + 3] for i in range(nodes)]
+    clauses += [[-(3 * a + c), -(3 * b + c)] for a, b in sorted(edges) for c in (1, 2, 3)]
+    return clauses, ["h"] * len(clauses)
+
+
+def pigeons(holes: int) -> list[list[int]]:
+    """One pigeon more than holes, each in a hole, no two in one: it cannot be."""
+    at = {(p, h): p * holes + h + 1 for p in range(holes + 1) for h in range(holes)}
+    clauses = [[at[p, h] for h in range(holes)] for p in range(holes + 1)]
+    return clauses + [[-at[p, h], -at[q, h]] for h in range(holes) for p in range(holes + 1) for q in range(p)]

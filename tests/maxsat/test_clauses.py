@@ -243,7 +243,7 @@ def test_products_of_zero_are_no_relations(dtype: torch.dtype) -> None:
         (torch.ones(3), 2, {}, ValueError, r"S must have shape .*; got \(3,\)"),
         ([[1.0]], 2, {}, TypeError, "S must be a tensor; got list"),
         (torch.ones(3, 2), 0, {}, ValueError, "n must be at least 1; got 0"),
-        (torch.ones(3, 2), 2, {"names": ["a"]}, ValueError, "names must be one for each of 2 variables; got 1"),
+        (torch.ones(3, 2), 2, {"names": ["a"]}, ValueError, "names must be one for each of 2; got 1"),
         (torch.ones(3, 2), 2, {"top": 0}, ValueError, "top must be at least 1; got 0"),
         (torch.ones(3, 2), 2, {"top": 2.0}, TypeError, "top must be an int; got float"),
     ],

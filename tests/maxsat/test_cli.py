@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from maxsat_problems import naive_cost, random_clauses
+from maxsat_problems import coloured, naive_cost, random_clauses
 
 from difflayers.maxsat.__main__ import main
 
@@ -40,8 +40,9 @@ def test_as_a_command(tmp_path: Path) -> None:
     *comments, state, values = done.stdout.splitlines()
     assert (state, values) == ("s OPTIMUM FOUND", "v 10")
     assert comments[0] == "c 2 variables, 1 hard and 2 soft clauses" and "o 2" in comments
-    assert "c bound 2, gap 0, relaxation 2" in comments
-    assert re.fullmatch(r"c \d+ sweeps, converged, \d+\.\d\d s", comments[-1])
+    assert "c bound 2 (relaxation), gap 0, relaxation 2" in comments
+    assert re.fullmatch(r"c \d+ sweeps, converged, \d+\.\d\d s", comments[-2])
+    assert comments[-1] == "c assignment by rounding"
 
 
 def test_lines_agree_with_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,7 +54,7 @@ def test_lines_agree_with_each_other(tmp_path: Path, capsys: pytest.CaptureFixtu
     (values,) = lines["v"]
     assert len(values) == 30
     assert naive_cost(clauses, weights, [value == "1" for value in values]) == (costs[-1], 0)
-    (bound,) = re.findall(r"bound (\d+), gap (\d+)", "\n".join(lines["c"]))
+    (bound,) = re.findall(r"bound (\d+) \(\w+\), gap (\d+)", "\n".join(lines["c"]))
     assert int(bound[0]) + int(bound[1]) == costs[-1] and int(bound[1]) > 0
 
 
@@ -71,12 +72,20 @@ def test_costs_are_printed_in_full(tmp_path: Path, capsys: pytest.CaptureFixture
     assert output(capsys, path)["o"][-1] == "12345678"
 
 
-def test_hard_clauses_that_contradict_each_other_are_unknown(
+def test_hard_clauses_that_contradict_each_other_are_said_to(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = output(capsys, write(tmp_path / "a.wcnf", [[1], [-1], [2]], ["h", "h", "3"]))
-    assert lines["s"] == ["UNKNOWN"] and "1 hard clauses violated" in lines["c"]
+    assert lines["s"] == ["UNSATISFIABLE"]
+    assert "no assignment satisfies all hard clauses: proved by relaxation" in lines["c"]
     assert not lines["o"] and not lines["v"]
+
+
+def test_a_search_that_fails_is_no_proof(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "a.wcnf", *coloured(40))
+    lines = output(capsys, path, "--sat", "0", "--rounds", "1", "--no-local-search")
+    assert lines["s"] == ["UNKNOWN"] and not lines["o"] and not lines["v"]
+    assert re.search(r"\d+ hard clauses violated", "\n".join(lines["c"]))
 
 
 def test_options_reach_the_solver(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,7 +110,12 @@ def test_options_reach_the_solver(tmp_path: Path, capsys: pytest.CaptureFixture[
     ("name", "text", "options", "message"),
     [
         ("none.cnf", None, [], r"error: path must be a file; there is no '.*none\.cnf'"),
-        ("a.txt", "1 0\n", [], r"error: path must end in \.cnf or \.wcnf, before a compression's ending; got 'a\.txt'"),
+        (
+            "a.txt",
+            "1 0\n",
+            [],
+            r"error: path must end in \.cnf, \.wcnf or \.dimacs, before a compression's ending; got 'a\.txt'",
+        ),
         ("a.cnf", "hello\n", [], r"error: path must be a DIMACS file; 'a\.cnf' is not: .*"),
         ("a.wcnf", "hello\n", [], r"error: path must be a DIMACS file; 'a\.wcnf' is not: .*"),
         ("a.cnf", "1 0\n", ["--rounds", "0"], "error: rounds must be at least 1; got 0"),

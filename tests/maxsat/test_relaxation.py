@@ -12,8 +12,8 @@ from numpy.testing import assert_allclose
 
 from difflayers import functional, maxsat
 from difflayers.maxsat import Instance, relaxation
+from difflayers.maxsat.mixing import Mixing
 from difflayers.maxsat.relaxation import dual_bound, relax
-from difflayers.maxsat.solver import _Mixing
 
 PATHS = pytest.mark.parametrize("long", [12, 2, 0], ids=["short", "mixed", "long"])
 
@@ -30,20 +30,20 @@ def columns(instance: Instance) -> tuple[np.ndarray, float]:
     return S, float((weights * (lengths - 1) ** 2 / (4 * lengths)).sum())
 
 
-def mixing(instance: Instance, V: np.ndarray | None = None, *, k: int | None = None, seed: int = 0) -> _Mixing:
+def mixing(instance: Instance, V: np.ndarray | None = None, *, k: int | None = None, seed: int = 0) -> Mixing:
     """The solver's state, at V if given."""
     weights = np.where(instance.hard, 1 + instance.soft_weight, instance.weights)
     k = functional.default_k(instance.n + 1) if k is None else k
     if V is not None:
         k = V.shape[1]
-    state = _Mixing(relax(instance, weights), k, np.random.default_rng(seed))
+    state = Mixing(relax(instance, weights), k, np.random.default_rng(seed))
     if V is not None:
         state.V[:] = V
         state.W[:] = state.relaxation.long.T @ V
     return state
 
 
-def descended(instance: Instance, sweeps: int) -> _Mixing:
+def descended(instance: Instance, sweeps: int) -> Mixing:
     state = mixing(instance)
     for _ in range(sweeps):
         state.sweep(0.0)
@@ -77,10 +77,10 @@ def example(
     return Instance.from_clauses(clauses, n, weights)
 
 
-def raw_bound(state: _Mixing, seed: int = 0) -> float:
-    """The dual's value, where `_Mixing.bound` ends at 0."""
+def raw_bound(state: Mixing, seed: int = 0) -> float:
+    """The dual's value, where `Mixing.bound` ends at 0."""
     _, norms = state.value()
-    return dual_bound(state.relaxation, norms, state._along(), np.random.default_rng(seed))
+    return dual_bound(state.relaxation, norms, state.along(), np.random.default_rng(seed))
 
 
 @PATHS
@@ -88,15 +88,16 @@ def raw_bound(state: _Mixing, seed: int = 0) -> float:
 def test_a_converged_solve_is_the_sdps_optimum(seed: int, long: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relaxation, "LONG", long)
     instance = example(seed, m=60, lengths=(1, 1, 1, 2, 2, 3, 5), hard=0.2 * (seed % 2))
-    want = sdp_value(instance)
+    rest, certain = instance.without_opposites()
+    want, certain_weight = sdp_value(rest), instance.number(certain)
     solution = maxsat.solve(instance, eps=1e-14, max_iter=20000, rounds=1, generator=generator(seed))
     assert solution.converged
-    assert solution.relaxation == pytest.approx(want, rel=1e-6)
-    assert solution.bound <= max(0.0, want) + 1e-7
-    if seed % 2 == 0:
-        assert want > 0.2 and solution.bound == pytest.approx(want, rel=1e-4)
-    bound = raw_bound(descended(instance, 3000))
+    assert solution.relaxation == pytest.approx(want + certain_weight, rel=1e-6)
+    assert solution.bound <= max(0.0, want) + certain_weight + 1e-7
+    bound = raw_bound(descended(rest, 3000))
     assert bound <= want + 1e-7 * abs(want) and bound == pytest.approx(want, rel=1e-4)
+    if seed % 2 == 0:  # opposite clauses cost the same anywhere
+        assert sdp_value(instance) == pytest.approx(want + certain_weight, rel=1e-6)
 
 
 def test_a_converged_solve_with_clauses_longer_than_long_is_the_sdps_optimum() -> None:
@@ -220,7 +221,7 @@ def test_the_bound_is_never_above_the_optimum(
         state = mixing(instance, seed=seed)
         for _ in range(sweeps):
             state.sweep(0.0)
-        bound = state.bound(np.random.default_rng(seed), False)
+        bound = state.bound(np.random.default_rng(seed))
         value = state.value()[0]
         assert bound <= enumerated_optimum(clauses, weights, 7) + 1e-9
         assert bound <= max(0.0, value) + 1e-9  # weak duality
