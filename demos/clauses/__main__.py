@@ -12,7 +12,7 @@ import torch
 from demos.clauses.problems import Propagation, queens, sudoku
 from demos.clauses.solve import decimate, probabilities
 from demos.devices import add_device, checked_device
-from difflayers import SATNet, maxsat
+from difflayers import SATNet, functional, maxsat
 
 PROGRAM = "python -m demos.clauses"
 
@@ -148,29 +148,29 @@ def run_read(options: argparse.Namespace) -> int:
     """Read the strongest rules out of a trained Sudoku layer."""
     from demos.sudoku.checkpoint import load_checkpoint
     from demos.sudoku.model import build, satnet_of
+    from demos.sudoku.rules import measure
 
+    if options.top < 1:
+        raise ValueError(f"--top must be at least 1; got {options.top}")
     checkpoint = load_checkpoint(options.checkpoint)
     net = build(checkpoint.config)
     net.load_state_dict(checkpoint.model)
-    box = checkpoint.config.box
-    size = box * box
-    names = [f"r{r}c{c}={d}" for r in range(1, size + 1) for c in range(1, size + 1) for d in range(1, size + 1)]
-    found = satnet_of(net).layer.rules(None, names=names)
-    true = {tuple(sorted((-clause[0], -clause[1]))) for clause in sudoku(box) if len(clause) == 2 and clause[0] < 0}
-    index = {name: i + 1 for i, name in enumerate(names)}
-    pairs = [relation for relation in found if relation.second in index]
-    print(f"the {options.top} strongest relations between two variables that training has found:\n")
-    for relation in pairs[: options.top]:
+    net = satnet_of(net)
+    numbers = range(1, net.box**2 + 1)
+    names = [f"r{r}c{c}={d}" for r in numbers for c in numbers for d in numbers]
+    S = torch.cat((net.layer.S.detach()[:1], net.bit_rows()))  # in the board's order
+    found = functional.relations(S, len(names), top=None, names=names)
+    exclusions = [relation for relation in found if relation.kind == "different"]
+    print(f"the {options.top} strongest exclusions of two variables that training has found:\n")
+    for relation in exclusions[: options.top]:
         print(f"  {relation}")
+    measured = measure(net)
     print(
-        f"\nThe rules of Sudoku say of {len(true)} pairs of variables that not both are true. Of the strongest relations,"
+        f"\nThe rules of Sudoku say of {measured.pairs} pairs of variables that not both are true. Of the strongest exclusions,"
     )
-    for count in (100, 1000, len(true) // 2, len(true)):
-        rules = [
-            relation.kind == "different" and tuple(sorted((index[relation.first], index[relation.second]))) in true
-            for relation in pairs[:count]
-        ]
-        print(f"  {np.mean(rules):7.1%} of {count} are among these rules")
+    for count in (100, 1000, measured.pairs // 2, measured.pairs):
+        if count <= measured.pairs:
+            print(f"  {measured.precision[count - 1]:8.2%} of {count} are among these rules")
     return 0
 
 

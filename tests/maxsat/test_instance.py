@@ -1,11 +1,9 @@
-"""Instances from clauses and from files, and what an assignment costs."""
+"""Instances from clauses, their weights exact, and what an assignment costs."""
 
-import bz2
-import gzip
-import lzma
 import math
-from collections.abc import Callable
-from pathlib import Path
+import tracemalloc
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,6 @@ from maxsat_problems import assignments, naive_cost, random_clauses
 
 from difflayers import maxsat
 from difflayers.maxsat import Instance
-from difflayers.maxsat.dimacs import COMPRESSED
 
 INF = math.inf
 
@@ -113,6 +110,38 @@ def test_clauses_may_be_a_generator_of_tuples() -> None:
         ([[1]], {"weights": ["heavy"]}, TypeError, "weights must be numbers; got 'heavy' for clause 0"),
         ([[1]], {"weights": [None]}, TypeError, "weights must be numbers; got None for clause 0"),
         ([[1]], {"weights": 2}, TypeError, "weights must be a sequence of numbers; got int"),
+        ([[1]], {"weights": ["2"]}, TypeError, "weights must be numbers; got '2' for clause 0"),
+        ([[1]], {"weights": [True]}, TypeError, "weights must be numbers; got True for clause 0"),
+        ([[1]], {"weights": [2j]}, TypeError, "weights must be numbers; got 2j for clause 0"),
+        ([[1]], {"weights": [[2]]}, TypeError, r"weights must be numbers; got \[2\] for clause 0"),
+        ([[1]], {"weights": np.array([True])}, TypeError, "weights must be numbers; got True for clause 0"),
+        ([[1]], {"weights": np.ones((1, 1))}, TypeError, r"weights must be numbers; got \[1.0\] for clause 0"),
+        ([[1]], {"weights": torch.ones(1, device="meta")}, TypeError, "weights must be numbers; got a tensor"),
+        ([[1]], {"weights": torch.ones(1).to_sparse()}, TypeError, "weights must be numbers; got a tensor"),
+        ([[1]], {"weights": "2"}, TypeError, "weights must be a sequence of numbers; got str"),
+        ([[1]], {"weights": {0: 2}}, TypeError, "weights must be a sequence of numbers; got dict"),
+        ([[1]], {"weights": {2}}, TypeError, "weights must be a sequence of numbers; got set"),
+        ([[1]], {"weights": [Decimal("nan")]}, ValueError, "weights must be at least 0; got .* for clause 0"),
+        ([[1]], {"weights": [Fraction(-1, 2)]}, ValueError, "weights must be at least 0; got .* for clause 0"),
+        (
+            [[1]],
+            {"weights": [1e200]},
+            ValueError,
+            r"weights must be 0, inf \(hard\), or from 2\*\*-63 to 2\*\*63; got 1e\+200",
+        ),
+        ([[1]], {"weights": [2**63 + 1]}, ValueError, "weights must be 0, inf .* got 9223372036854775809 for clause 0"),
+        ([[1]], {"weights": [10**400]}, ValueError, "weights must be 0, inf .* got an integer of 1329 bits"),
+        ([[1]], {"weights": [1e-320]}, ValueError, "weights must be 0, inf .* got 1e-320 for clause 0"),
+        ([[1]], {"weights": [Decimal("1e-30")]}, ValueError, "weights must be 0, inf .* for clause 0"),
+        ([[1]] * 60, {"weights": [Fraction(1, 1009 + 2 * j) for j in range(60)]}, ValueError, "common denominator"),
+        ([[2**31]], {}, ValueError, r"variables 1 to 2\*\*31 - 1 = 2147483647; got 2147483648 in clause 0"),
+        ([[-(2**63)]], {}, ValueError, "variables 1 to .*; got -9223372036854775808 in clause 0"),
+        ([[10**400]], {}, ValueError, "variables 1 to .*; got an integer of 1329 bits in clause 0"),
+        ([[1]], {"n": 2**40}, ValueError, "n must be at most 2147483647; got 1099511627776"),
+        ("12", {}, TypeError, "clauses must be sequences of integers; got str"),
+        (b"12", {}, TypeError, "clauses must be sequences of integers; got bytes"),
+        ([b"12"], {}, TypeError, "clauses must be sequences of integers; got bytes as clause 0"),
+        (["12"], {}, TypeError, "clauses must be sequences of integers; got str as clause 0"),
         ([[1]], {"weights": iter([2])}, TypeError, "weights must be a sequence of numbers; got list_iterator"),
     ],
 )
@@ -153,94 +182,69 @@ def test_cost_of_no_assignment_is_an_error(assignment: Any, message: str) -> Non
         Instance.from_clauses([[1, 2]]).cost(assignment)
 
 
-class Case:
-    """A file's text and the instance in it."""
-
-    def __init__(self, name: str, text: str, n: int, clauses: list[list[int]], weights: list[float]) -> None:
-        self.name, self.text, self.n, self.clauses, self.weights = name, text, n, clauses, weights
-
-
-FILES = [
-    Case("a.cnf", "c comment\np cnf 5 2\n1 -2 0\n3 0\n", 5, [[1, -2], [3]], [1, 1]),
-    Case("small-header.cnf", "p cnf 2 1\n1 -4 0\n", 4, [[1, -4]], [1]),
-    Case("satlib.cnf", "c SATLIB\np cnf 2 2\n1 0\n-2 1 0\n%\n0\n", 2, [[1], [-2, 1]], [1, 1]),
-    Case("latin.cnf", "c caf\xe9\np cnf 1 1\n-1 0\n", 1, [[-1]], [1]),
-    Case("old.wcnf", "c old\np wcnf 6 3 10\n10 1 -2 0\n3 2 0\n4 -1 3 0\n", 6, [[1, -2], [2], [-1, 3]], [INF, 3, 4]),
-    Case("old-soft.wcnf", "p wcnf 3 2\n10 1 -2 0\n3 3 0\n", 3, [[1, -2], [3]], [10, 3]),
-    Case("new.wcnf", "c new\n7 -1 0\nh 1 2 0\n9 3 -2 0\nh 3 0\n", 3, [[-1], [1, 2], [3, -2], [3]], [7, INF, 9, INF]),
-    Case("decimal.wcnf", "h 1 2 0\n2.5 -1 0\n0.125 -2 0\n", 2, [[1, 2], [-1], [-2]], [INF, 2.5, 0.125]),
-    Case("two.dots.wcnf", "1 1 0\n", 1, [[1]], [1]),
-    Case("other.wcnf.cnf", "p cnf 1 1\n1 0\n", 1, [[1]], [1]),
-]
-OPENERS: dict[str, Callable[..., Any]] = {
-    "": lambda path, mode, **options: path.open(mode, **options),
-    ".gz": gzip.open,
-    ".bz2": bz2.open,
-    ".xz": lzma.open,
-}
-
-
-@pytest.mark.parametrize("ending", OPENERS)
-@pytest.mark.parametrize("case", FILES, ids=lambda case: case.name)
-def test_a_file_is_read(case: Case, ending: str, tmp_path: Path) -> None:
-    path = tmp_path / (case.name + ending)
-    with OPENERS[ending](path, "wt", encoding="latin-1") as file:
-        file.write(case.text)
-    for instance in (maxsat.read(path), maxsat.read(str(path))):
-        assert instance.n == case.n
-        assert instance.clauses == case.clauses and instance.weights.tolist() == case.weights
-
-
-def test_empty_clauses_of_a_file_count(tmp_path: Path) -> None:
-    path = tmp_path / "empty.wcnf"
-    path.write_text("h 0\n2 0\n3 1 0\n")
-    instance = maxsat.read(path)
-    assert (instance.clauses, instance.empty_hard, instance.empty_weight) == ([[1]], 1, 2)
+@pytest.mark.parametrize("dtype", ["assignment", None])
+def test_cost_of_words_is_an_error(dtype: Any) -> None:
+    with pytest.raises(TypeError, match="assignment must hold bools, or 0 and 1; got"):
+        Instance.from_clauses([[1]]).cost(np.array(["a"] if dtype else [None]))
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
+    "weights",
     [
-        ("words.cnf", b"hello world\n"),
-        ("words.wcnf", b"hello world\n"),
-        ("bytes.cnf", b"\x00\xff\xfe\x80"),
-        ("decimal.cnf", b"p cnf 2 1\n1 2.5 0\n"),
-        ("literal.wcnf", b"h 1 x 0\n"),
-        ("weight.wcnf", b"p wcnf 2 1 10\nx 1 0\n"),
-        ("nan.wcnf", b"nan 1 0\n"),
-        ("open.cnf", b"p cnf 2 1\n1 2\n"),
-        ("plain.cnf.gz", b"p cnf 2 1\n1 2 0\n"),
-        ("plain.cnf.bz2", b"p cnf 2 1\n1 2 0\n"),
-        ("plain.cnf.xz", b"p cnf 2 1\n1 2 0\n"),
-        ("cut.cnf.gz", gzip.compress(b"p cnf 2 1\n1 2 0\n" * 100)[:-20]),
+        [9007199254740993, 1],
+        [2**63, 2**63, 2**63 - 1],
+        [0.1, 0.2, 0.3],
+        [1e12, 1e12, 0.5, 2.0**-63],
+        [Fraction(1, 3), Fraction(1, 7), 2],
+        [Decimal("0.1"), Decimal("1e18"), 3],
+        np.array([0.1, 0.7], np.float32),
+        np.array([2**63 - 1, 3], np.uint64),
+        torch.tensor([0.3, 2.5]),
+        torch.tensor([2**62, 2**62 + 1]),
     ],
+    ids=str,
 )
-def test_nonsense_is_an_error_that_names_the_file(name: str, content: bytes, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=f"path must be a DIMACS file; '{name}' is not"):
-        maxsat.read(tmp_path / name)
+def test_weights_are_exact(weights: Any) -> None:
+    """Every sum of them is that of fractions, as an int if all are whole, as the nearest float if not."""
+    exact = [Fraction(w) for w in (weights.tolist() if hasattr(weights, "tolist") else weights)]
+    instance = Instance.from_clauses([[i + 1] for i in range(len(exact))], weights=weights)
+    whole = all(w.denominator == 1 for w in exact)
+    for x in assignments(len(exact)):
+        want = sum((w for w, value in zip(exact, x, strict=True) if not value), Fraction(0))
+        cost, _ = instance.cost(x)
+        assert cost == (int(want) if whole else float(want)) and type(cost) is (int if whole else float)
+    assert instance.soft_weight == (int(sum(exact)) if whole else float(sum(exact)))
+    assert [Fraction(int(u)) * instance.unit for u in instance.units] == exact
+    assert instance.weights.tolist() == [float(w) for w in exact]
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a", "a.cnf.txt", "a.gz", "cnf", "a.wcnf.gz.cnf.zip"])
-def test_a_wrong_ending_is_an_error(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_text("p cnf 1 1\n1 0\n")
-    with pytest.raises(ValueError, match=rf"path must end in \.cnf, \.wcnf or \.dimacs.*got '{name}'"):
-        maxsat.read(tmp_path / name)
+def test_opposite_clauses_cost_what_they_must() -> None:
+    clauses = [[1], [-1], [1], [2], [-2], [-3], [3], [1, -2], [4]]
+    weights = [3, 4, 2, 2**62, 2**62 + 1, INF, 7, 5, 1]
+    rest, certain = Instance.from_clauses(clauses, 5, weights).without_opposites()
+    assert certain == 4 + 2**62 + 7 and rest.n == 5
+    assert dict(zip(map(tuple, rest.clauses), rest.weights.tolist(), strict=True)) == {
+        (1,): 1,
+        (-2,): 1,
+        (-3,): INF,
+        (1, -2): 5,
+        (4,): 1,
+    }
+    for x in assignments(5):
+        if not x[2]:
+            whole, _ = Instance.from_clauses(clauses, 5, weights).cost(x)
+            assert whole == rest.cost(x)[0] + certain
 
 
-def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"path must be a file; there is no '.*none\.wcnf\.gz'"):
-        maxsat.read(tmp_path / "none.wcnf.gz")
-    (tmp_path / "folder.cnf").mkdir()
-    with pytest.raises(FileNotFoundError, match="path must be a file"):
-        maxsat.read(tmp_path / "folder.cnf")
-
-
-def test_a_file_that_may_not_be_read_is_not_called_nonsense(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: Any, **options: Any) -> Any:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setitem(COMPRESSED, ".gz", refuse)
-    (tmp_path / "a.cnf.gz").write_bytes(b"")
-    with pytest.raises(PermissionError):
-        maxsat.read(tmp_path / "a.cnf.gz")
+def test_memory_grows_with_what_is_used() -> None:
+    tracemalloc.start()
+    try:
+        for clauses, n in (([[10**9]], None), ([[1], [-(2**31 - 1), 5]], None), ([[1]], 20_000_000)):
+            solution = maxsat.solve(clauses, n=n)
+            assert solution.optimal and solution.cost == 0 and solution.n >= 20_000_000
+            assert len(str(solution)) < 1000
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 50_000_000
+    assert solution.assignment.shape == (20_000_000,) and solution.assignment.sum() == 1
