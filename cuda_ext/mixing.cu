@@ -21,6 +21,7 @@
 #include "state.cuh"
 
 constexpr double PI = 3.14159265358979323846;
+constexpr double LEAST_REFERENCE = 0.5;  // of oracle.py
 constexpr int K = COLUMNS;
 constexpr int STRIPS = (K + 63) / 64;  // columns are multiplied in strips of at most 64
 constexpr int STRIP = K / STRIPS;
@@ -594,14 +595,16 @@ __device__ __noinline__ void pull(
 
 // The forward pass of a batch, `op.mixing`, for S divided by its scaling.
 //
-// Reads C (N, N), start (N, k), z and given (batch, n). Fills out (batch, n), V (batch, N, k), norms (batch, N) with the
-// last |g_i|, sweeps (batch) and decreases (batch), the last sweep's over the first's. A block has 3 rows K + rows numbers
-// of `workspace` and 2 N of `lists`. `rows` is N, rounded up to a multiple of DEPTH; rows K is below 2^31, and the bytes of C are fewer than 2^32. Samples
-// of up to `capacity` free coordinates have their vectors in shared memory, others in global memory.
+// Reads C (N, N), start (batch or 1, N, k), a sample's `own_rows` rows after the last one's (0: all share one), z and
+// given (batch, n). Fills out (batch, n), V (batch, N, k), norms (batch, N) with the last |g_i|, sweeps (batch) and
+// decreases (batch), the last sweep's over the reference of `oracle.mixing`. A block has 3 rows K + rows numbers of
+// `workspace` and 2 N of `lists`. `rows` is N, rounded up to a multiple of DEPTH; rows K is below 2^31, and the bytes of C
+// are fewer than 2^32. Samples of up to `capacity` free coordinates have their vectors in shared memory, others in global
+// memory.
 extern "C" __global__ void __launch_bounds__(THREADS) mixing(
     const T* C, const T* start, const T* z, const bool* given, long long* state, T* workspace, int* lists, T* out, T* V,
-    T* norms, long long* sweeps, double* decreases, int batch, int N, int n, int k, int rows, int capacity, int max_iter,
-    double eps, double momentum
+    T* norms, long long* sweeps, double* decreases, int batch, int N, int n, int k, int own_rows, int rows, int capacity,
+    int max_iter, double eps, double momentum
 ) {
     const Room room = make_room();
     const long long size = static_cast<long long>(rows) * K;
@@ -617,6 +620,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) mixing(
         if (b >= batch) break;
         const bool* is_given = given + static_cast<long long>(b) * n;
         const T* inputs = z + static_cast<long long>(b) * n;
+        const T* const first_vectors = start + static_cast<long long>(b) * own_rows * k;
         T* const vectors = V + static_cast<long long>(b) * N * k;
         split(is_given, n, N, free, fixed, room.counts);
         const int n_free = room.counts[0], n_fixed = room.counts[1];
@@ -626,7 +630,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) mixing(
         for (int i = warp_number(); i < N; i += WARPS) {
             const bool is_fixed = i == 0 || (i <= n && is_given[i - 1]);
             const double value = i == 0 ? 1.0 : is_fixed ? double(inputs[i - 1]) : 0.0;
-            place(start + static_cast<long long>(i) * k, !is_fixed, value < 0 ? 0 : value > 1 ? 1 : value, k,
+            place(first_vectors + static_cast<long long>(i) * k, !is_fixed, value < 0 ? 0 : value > 1 ? 1 : value, k,
                   vectors + static_cast<long long>(i) * k);
         }
         for (int i = threadIdx.x; i < N; i += THREADS) norms[static_cast<long long>(b) * N + i] = 0;
@@ -648,11 +652,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) mixing(
         const int used = n_free * K;
         for (int e = threadIdx.x; e < used; e += THREADS) {
             const int c = swizzled(e / K, e % K);
-            x[e] = previous[e] = c < k ? start[static_cast<long long>(free[e / K]) * k + c] : T(0);
+            x[e] = previous[e] = c < k ? first_vectors[static_cast<long long>(free[e / K]) * k + c] : T(0);
         }
         pad(x, n_free);
         __syncthreads();
-        double inertia = momentum, weight = 0, first = 0, objective = 0, last = 0;
+        double inertia = momentum, weight = 0, reference = 0, objective = 0, last = 0;
         int done = 0;
         while (n_free > 0 && done < max_iter) {
             double decrease, after;
@@ -662,7 +666,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) mixing(
                 sweep<false>(C, N, free, n_free, constant, x, norm, &decrease, &after);
             if (weight > 0) decrease = objective - after;
             ++done;
-            if (done == 1) first = decrease;
+            if (done == 1) {
+                for (int f = threadIdx.x; f < n_free; f += THREADS) reference += norm[f];
+                reference = larger(LEAST_REFERENCE * block_sum(reference, room.sums), decrease);
+            }
             if (weight > 0 && decrease <= 0) {  // overshot: back to the last point, and a plain sweep from there
                 for (int e = threadIdx.x; e < used; e += THREADS) x[e] = previous[e];
                 inertia /= 2, weight = 0;
@@ -672,8 +679,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) mixing(
             for (int f = threadIdx.x; f < n_free; f += THREADS)
                 norms[static_cast<long long>(b) * N + free[f]] = norm[f];
             objective = after;
-            last = first > 0 ? decrease / first : 0;
-            if (decrease < eps * first || decrease == 0) break;
+            last = reference > 0 ? decrease / reference : 0;
+            if (decrease < eps * reference || decrease == 0) break;
             weight = inertia;
             if (done < max_iter) {
                 const T factor = T(weight);

@@ -18,7 +18,7 @@ from demos.sudoku.config import TrainConfig
 from demos.sudoku.data import decode, encode
 from demos.sudoku.images import ImageBoards
 from difflayers import SATNet
-from difflayers.functional import SATNetInfo, satnet_vectors
+from difflayers.functional import SATNetSolution, satnet_vectors
 
 _LOSS_FLOOR = 1e-6
 
@@ -116,10 +116,10 @@ class SudokuNet(BitNet):
 
     def complete(
         self, bits: Tensor, given: Tensor, *, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, SATNetInfo]:
+    ) -> tuple[Tensor, SATNetSolution]:
         """Do as ``forward``, and return how the layer's solver ended as well."""
-        out, info = self.layer(self.shuffle(bits), self.shuffle(given), generator=generator, return_info=True)
-        return self.unshuffle(out), info
+        solved = self.layer.solve(self.shuffle(bits), self.shuffle(given), generator=generator)
+        return self.unshuffle(solved.value), solved
 
     def bit_rows(self) -> Tensor:
         """Return the rows of S that belong to the bits, in the board's order: (N ** 3, m)."""

@@ -9,14 +9,14 @@ from difflayers.functional._quadratic import (
     quadratic_matching,
     solve_quadratic,
 )
-from difflayers.functional._satnet import SATNetInfo, default_k, satnet, satnet_vectors
+from difflayers.functional._satnet import SATNetSolution, default_k, satnet, satnet_vectors, solve_satnet
 from difflayers.matching.cost import mask_iou, mask_matching_cost
 
 __all__ = [
     "DMMSolution",
     "QuadraticSolution",
     "Relation",
-    "SATNetInfo",
+    "SATNetSolution",
     "clauses_to_S",
     "default_k",
     "dmm_matching",
@@ -32,4 +32,5 @@ __all__ = [
     "satnet_vectors",
     "solve_dmm",
     "solve_quadratic",
+    "solve_satnet",
 ]

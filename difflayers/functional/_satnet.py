@@ -1,27 +1,39 @@
 """SATNet as a function: validation, broadcasting, documentation."""
 
 import math
-from typing import Literal, NamedTuple, overload
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from difflayers._checks import check_device, check_number, check_size
+from difflayers._checks import check_device, check_number, check_same_device, check_size, check_tensor
 from difflayers._ops import autocasts
+from difflayers._solution import table
+from difflayers.satnet.cpu import scaling
 from difflayers.satnet.op import SATNetFunction
 
 
-class SATNetInfo(NamedTuple):
-    """How the mixing method ended, for each sample of the batch; every field has the batch's shape."""
+class SATNetSolution(NamedTuple):
+    """What `solve_satnet` found. Every field but `value` and `vectors` has the batch's shape. Prints as a table."""
 
-    sweeps: Tensor
-    """Sweeps over the free variables, int64; 0 where nothing was free."""
-    relative_decrease: Tensor
-    """What the last sweep lowered the objective by, over what the first one did; float64."""
-    converged: Tensor
-    """Whether that is below `eps` (bool). False: `max_iter` ended it."""
+    value: Tensor
+    """(..., n), the dtype of S: what `satnet` returns, given entries as they came and the others solved for."""
     objective: Tensor
-    """sum_ij (s_i . s_j)(v_i . v_j) at the end, in the dtype of S."""
+    """sum_ij (s_i . s_j)(v_i . v_j) at the end, float64; inf where that is beyond 1e308."""
+    iterations: Tensor
+    """Sweeps over the free variables, int64; 0 where nothing was free."""
+    residual: Tensor
+    """What the last sweep lowered the objective by, over the reference of the stopping rule (see `satnet`); float64."""
+    converged: Tensor
+    """Whether that is below `eps`, or 0 (bool). False: `max_iter` ended it."""
+    vectors: Tensor
+    """(..., n + 1 + aux, k), the dtype of S: the solution V, the truth direction first. A `start` for the next solve."""
+
+    def __repr__(self) -> str:
+        return table(self)
+
+    def __str__(self) -> str:
+        return table(self)
 
 
 def default_k(rows: int) -> int:
@@ -42,45 +54,6 @@ def random_start(
     )
 
 
-@overload
-def satnet(
-    S: Tensor,
-    z: Tensor,
-    is_input: Tensor,
-    *,
-    k: int | None = ...,
-    max_iter: int = ...,
-    eps: float = ...,
-    prox_lam: float = ...,
-    generator: torch.Generator | None = ...,
-    return_info: Literal[False] = ...,
-) -> Tensor: ...
-@overload
-def satnet(
-    S: Tensor,
-    z: Tensor,
-    is_input: Tensor,
-    *,
-    k: int | None = ...,
-    max_iter: int = ...,
-    eps: float = ...,
-    prox_lam: float = ...,
-    generator: torch.Generator | None = ...,
-    return_info: Literal[True],
-) -> tuple[Tensor, SATNetInfo]: ...
-@overload
-def satnet(
-    S: Tensor,
-    z: Tensor,
-    is_input: Tensor,
-    *,
-    k: int | None = ...,
-    max_iter: int = ...,
-    eps: float = ...,
-    prox_lam: float = ...,
-    generator: torch.Generator | None = ...,
-    return_info: bool,
-) -> Tensor | tuple[Tensor, SATNetInfo]: ...
 def satnet(
     S: Tensor,
     z: Tensor,
@@ -91,8 +64,8 @@ def satnet(
     eps: float = 1e-4,
     prox_lam: float = 1e-2,
     generator: torch.Generator | None = None,
-    return_info: bool = False,
-) -> Tensor | tuple[Tensor, SATNetInfo]:
+    start: Tensor | None = None,
+) -> Tensor:
     r"""Complete the probabilities z of a MAXSAT instance, of which some are given, and differentiate through that.
 
     With N = n + 1 + aux rows :math:`s_i` of S (row 0 the truth direction, then the n variables, then auxiliary ones)
@@ -112,30 +85,36 @@ def satnet(
             are not given are not used, and must be in [0, 1] all the same. Any batch shape, an empty one included.
         is_input: (..., n), bool or integer: nonzero where z is given.
         k: dimension of the vectors. Default: the smallest multiple of 8 above sqrt(2 (n + 1 + aux)), enough for the
-            low-rank form to have the SDP's optimum. Below 2, given values between 0 and 1 cannot be represented.
+            low-rank form to have the SDP's optimum; that of `start` if there is one. Below 2, given values between 0 and 1
+            cannot be represented.
         max_iter: at most so many sweeps forward, and iterations of the same cost backward.
-        eps: the solver stops after a sweep that lowers the objective by less than eps times what the first one did.
-            The backward solve stops on a squared residual of min(0.1, 300 eps, 3e6 eps^2) times its first.
+        eps: the solver stops after a sweep that lowers the objective by less than eps times a reference: what the first
+            sweep lowered it by, or half of that sweep's sum of :math:`|\sum_{j \ne i} (s_i^\top s_j) v_j|` over the free i
+            if that is more, as it is from a start near the solution. The backward solve stops on a squared residual of
+            min(0.1, 300 eps, 3e6 eps^2) times its first.
         prox_lam: added to the diagonal of the backward system. 0 with a small eps gives the exact derivative wherever
             the solution of the SDP is unique; more damps gradients where it nearly is not.
         generator: where the random start, (n + 1 + aux, k) normal numbers, is drawn from, on its own device: a CPU
             generator gives the same start on every device. If None: torch's global one of the device of S.
-        return_info: also return a `SATNetInfo`.
+        start: (..., n + 1 + aux, k), one for each sample, or (n + 1 + aux, k) for all: vectors to start at, such as the
+            `SATNetSolution.vectors` of an earlier solve, in place of random ones. Scaled to length 1, held constant. Also
+            the :math:`r_i` are those of the start: its part orthogonal to :math:`v_\top`, drawn from the generator where
+            there is none (rows that were 0 or 1). So a problem started at its own solution takes a sweep or a few. Free
+            variables can leave the axis of :math:`v_\top` only if a vector of the problem is off it.
 
     Returns:
-        (..., n), the dtype of S: given entries as they came, the others solved for. With ``return_info``, a pair of that
-        and a `SATNetInfo` with the batch's shape.
+        (..., n), the dtype of S: given entries as they came, the others solved for. `solve_satnet` says more.
 
     Raises:
         TypeError: an argument is not a tensor or has the wrong dtype; z and S differ in dtype.
-        ValueError: shapes that do not fit, values outside [0, 1] or NaN, S not finite, sizes or iterations below 1, eps or
-            prox_lam negative, tensors on a device without kernels.
+        ValueError: shapes that do not fit, values outside [0, 1] or NaN, S not finite, a row of zeros or NaN in start, sizes
+            or iterations below 1, eps or prox_lam negative, tensors on a device without kernels.
         NotImplementedError: second derivatives.
 
-    The start is drawn once and shared by the batch: a sample's result depends on S, its own z and mask, and the start
+    A random start is drawn once and shared by the batch: a sample's result depends on S, its own z and mask, and its start
     alone, to the last bit, whatever the batch around it, its order or the number of threads. The gradient with respect
     to S is a sum over the batch, whose rounding does depend on the order. Under autocast z is taken to the dtype of S.
-    On torch.vmap the start is random: choose ``randomness="same"``.
+    On torch.vmap choose ``randomness="same"`` for that shared start, or "different".
 
     References:
         Wang, Donti, Wilder, Kolter, "SATNet", ICML 2019, arXiv 1905.12149: algorithm 1 (layer), 2 (forward), 3
@@ -154,13 +133,57 @@ def satnet(
         >>> S.grad.shape
         torch.Size([3, 2])
     """
-    out, V, sweeps, decreases = _solve(S, z, is_input, k, max_iter, eps, prox_lam, generator)
-    out = out.reshape(z.shape)
-    if not return_info:
-        return out
+    return _solve(S, z, is_input, k, max_iter, eps, prox_lam, generator, start)[0]
+
+
+def solve_satnet(
+    S: Tensor,
+    z: Tensor,
+    is_input: Tensor,
+    *,
+    k: int | None = None,
+    max_iter: int = 40,
+    eps: float = 1e-4,
+    prox_lam: float = 1e-2,
+    generator: torch.Generator | None = None,
+    start: Tensor | None = None,
+) -> SATNetSolution:
+    """As `satnet`, with the vectors behind the probabilities and how the solver ended.
+
+    Args:
+        S, z, is_input, k, max_iter, eps, prox_lam, generator, start: those of `satnet`.
+
+    Returns:
+        A `SATNetSolution`. Its `value` is what `satnet` returns, differentiable as that is; the rest is not.
+
+    Raises:
+        TypeError, ValueError: as `satnet`.
+
+    Example:
+        >>> import torch
+        >>> from difflayers import functional
+        >>> S = torch.tensor([[0.5, 0.5], [-1.0, 0.5], [1.0, -0.5]])
+        >>> z, is_input = torch.tensor([[1.0, 0.0]]), torch.tensor([[True, False]])
+        >>> found = functional.solve_satnet(S, z, is_input, generator=torch.Generator().manual_seed(0))
+        >>> print(found)
+        SATNetSolution of 1 problem: value (1, 2)
+        objective  iterations  residual  converged
+              0.5           3         0        yes
+        >>> again = functional.solve_satnet(S, z, is_input, start=found.vectors)
+        >>> again.iterations.item(), torch.equal(again.value, found.value)
+        (1, True)
+    """
+    out, V, sweeps, decreases = _solve(S, z, is_input, k, max_iter, eps, prox_lam, generator, start)
+    batch = z.shape[:-1]
     converged = (decreases < eps) | (decreases == 0)
-    fields = (sweeps, decreases, converged, objective(S.detach(), V))
-    return out, SATNetInfo(*(field.reshape(z.shape[:-1]) for field in fields))
+    return SATNetSolution(
+        out,
+        objective(S.detach(), V).reshape(batch),
+        sweeps.reshape(batch),
+        decreases.reshape(batch),
+        converged.reshape(batch),
+        V.reshape(*batch, *V.shape[1:]),
+    )
 
 
 def satnet_vectors(
@@ -172,11 +195,12 @@ def satnet_vectors(
     max_iter: int = 40,
     eps: float = 1e-4,
     generator: torch.Generator | None = None,
+    start: Tensor | None = None,
 ) -> Tensor:
     """The vectors behind `satnet`: the solution V of its SDP, for other roundings of it. Not differentiable.
 
     Args:
-        S, z, is_input, k, max_iter, eps, generator: those of `satnet`, and as there.
+        S, z, is_input, k, max_iter, eps, generator, start: those of `satnet`, and as there.
 
     Returns:
         (..., n + 1 + aux, k), the dtype of S: unit vectors, that of the truth direction first, then those of the n variables
@@ -193,7 +217,7 @@ def satnet_vectors(
         >>> V.shape, (V[:, 1:] @ V[:, 0, :, None]).squeeze(-1)[0, 0].item()
         (torch.Size([1, 3, 4]), 1.0)
     """
-    V = _solve(S.detach(), z.detach(), is_input, k, max_iter, eps, 0.0, generator)[1]
+    V = _solve(S.detach(), z.detach(), is_input, k, max_iter, eps, 0.0, generator, start)[1]
     return V.reshape(*z.shape[:-1], *V.shape[1:])
 
 
@@ -206,23 +230,47 @@ def _solve(
     eps: float,
     prox_lam: float,
     generator: torch.Generator | None,
+    start: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Probabilities, vectors, sweeps and last decreases of the flattened batch, from a random start."""
-    z = _check(S, z, is_input, k, max_iter, eps, prox_lam)
+    """Probabilities in the shape of z; vectors, sweeps and last decreases of the flattened batch."""
+    shape, z = z.shape, _check(S, z, is_input, k, max_iter, eps, prox_lam, start)
     rows, n = S.shape[0], z.shape[-1]
-    start = random_start(rows, default_k(rows) if k is None else k, S.dtype, S.device, generator)
     given = is_input.reshape(-1, n) != 0
-    out, V, _, sweeps, decreases = SATNetFunction.apply(S, z.reshape(-1, n), given, start, max_iter, eps, prox_lam)
-    return out, V, sweeps, decreases
+    if start is not None:
+        k = start.shape[-1]
+    drawn = random_start(rows, default_k(rows) if k is None else k, S.dtype, S.device, generator)
+    first = drawn if start is None else _warm_start(start, drawn, given)
+    out, V, _, sweeps, decreases = SATNetFunction.apply(S, z.reshape(-1, n), given, first, max_iter, eps, prox_lam)
+    return out.reshape(shape), V, sweeps, decreases
+
+
+def _warm_start(start: Tensor, drawn: Tensor, given: Tensor) -> Tensor:
+    """(B, N, k): the rows of a start, of length 1, and drawn ones for given variables to which it gives no direction r_i."""
+    (B, n), (N, k) = given.shape, drawn.shape
+    start = torch.nn.functional.normalize(start.detach(), dim=-1).reshape(-1, N, k).expand(B, N, k)
+    on_axis = (start[..., 1:] == 0).all(-1)
+    needs_direction = on_axis & torch.nn.functional.pad(given, (1, N - 1 - n), value=True)
+    return torch.where(needs_direction.unsqueeze(-1), drawn, start)
 
 
 def objective(S: Tensor, V: Tensor) -> Tensor:
-    """|S'V|^2 for each sample, in slices of the batch."""
+    """|S'V|^2 for each sample, float64, in slices of the batch."""
+    scale = scaling(S)
+    S = S / scale
     values = [(S.T @ v).square().sum((1, 2)) for v in V.split(max(1, 2**24 // max(1, S.shape[1] * V.shape[2])))]
-    return torch.cat(values)
+    return torch.cat(values).double() * scale.double().square()
 
 
-def _check(S: Tensor, z: Tensor, is_input: Tensor, k: int | None, max_iter: int, eps: float, prox_lam: float) -> Tensor:
+def _check(
+    S: Tensor,
+    z: Tensor,
+    is_input: Tensor,
+    k: int | None,
+    max_iter: int,
+    eps: float,
+    prox_lam: float,
+    start: Tensor | None,
+) -> Tensor:
     """Raise on arguments that do not fit; returns z, in the dtype of S if autocast is on. Values of z: `cpu.mixing`."""
     for name, value in (("S", S), ("z", z), ("is_input", is_input)):
         if not isinstance(value, Tensor):
@@ -249,7 +297,25 @@ def _check(S: Tensor, z: Tensor, is_input: Tensor, k: int | None, max_iter: int,
             raise ValueError(f"{name} must be on the device of S, {S.device}; got {value.device}")
     check_device("S", S)
     check_options(k, max_iter, eps, prox_lam)
+    if start is not None:
+        _check_start(start, S, z, k)
     return z
+
+
+def _check_start(start: Tensor, S: Tensor, z: Tensor, k: int | None) -> None:
+    """Raise if the start does not fit. Its values: `cpu.mixing`."""
+    check_tensor("start", start)
+    check_same_device("start", start, "S", S.device)
+    if start.dtype != S.dtype:
+        raise TypeError(f"start must have the dtype of S, {S.dtype}; got {start.dtype}")
+    columns = start.shape[-1] if start.ndim and k is None else k
+    rows = (S.shape[0], columns)
+    if start.shape[-1:] == (0,) or start.shape not in (rows, (*z.shape[:-1], *rows)):
+        shown = f"({S.shape[0]}, {'k' if k is None else k})"
+        raise ValueError(
+            f"start must have shape {shown}, or that for each sample of the batch {tuple(z.shape[:-1])}; "
+            f"got {tuple(start.shape)}"
+        )
 
 
 def check_options(k: int | None, max_iter: int, eps: float, prox_lam: float) -> None:

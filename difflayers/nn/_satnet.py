@@ -1,7 +1,7 @@
 """SATNet as a module."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,17 @@ from difflayers._checks import check_size
 from difflayers.functional import Relation
 from difflayers.functional._satnet import check_options
 from difflayers.maxsat import Instance
+
+
+class _Options(TypedDict):
+    """The options of `functional.satnet`."""
+
+    k: int
+    max_iter: int
+    eps: float
+    prox_lam: float
+    generator: torch.Generator | None
+    start: Tensor | None
 
 
 class SATNet(nn.Module):
@@ -25,7 +36,8 @@ class SATNet(nn.Module):
         m: rank of the clause matrix, its number of columns.
         aux: number of auxiliary variables, never given and never returned.
         max_iter: at most so many sweeps of the solver.
-        eps: stop after a sweep that lowers the objective by less than eps times what the first one did.
+        eps: stop after a sweep that lowers the objective by less than eps times what the first one did, or about that: see
+            `difflayers.functional.satnet`.
         prox_lam: added to the diagonal of the backward system.
         weight_normalize: start S at standard normal numbers times sqrt(0.5 / (n + 1 + aux + m)), else times 1.
         k: dimension of the vectors. Default: the smallest multiple of 8 above sqrt(2 (n + 1 + aux)). The reference
@@ -114,8 +126,8 @@ class SATNet(nn.Module):
         is_input: Tensor | None = None,
         *,
         generator: torch.Generator | None = None,
-        return_info: bool = False,
-    ) -> Any:
+        start: Tensor | None = None,
+    ) -> Tensor:
         """Probabilities (..., n): given entries as they came, the others solved for.
 
         Args:
@@ -123,11 +135,47 @@ class SATNet(nn.Module):
             is_input: (..., n), bool or integer, nonzero where z is given. May be left out if `input_mask` was set; if
                 both are there, this one counts.
             generator: where the random start is drawn from; torch's global one if None.
-            return_info: also return a `SATNetInfo`.
+            start: (..., n + 1 + aux, k), vectors to start at instead: see `difflayers.functional.satnet`.
 
         Raises:
             TypeError, ValueError: see `difflayers.functional.satnet`; also if there is no mask at all.
         """
+        z, is_input = self._inputs(z, is_input)
+        return functional.satnet(self._matrix(), z, is_input, **self._options(generator, start))
+
+    def solve(
+        self,
+        z: Tensor | tuple[Tensor, Tensor],
+        is_input: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        start: Tensor | None = None,
+    ) -> functional.SATNetSolution:
+        """As a call, with the vectors behind the probabilities and how the solver ended: `functional.solve_satnet`.
+
+        Args:
+            z, is_input, generator, start: those of `forward`. ``start=previous.vectors`` solves a problem from the solution
+                of a similar one.
+
+        Raises:
+            TypeError, ValueError: as `forward`.
+
+        Example:
+            >>> import torch
+            >>> from difflayers import SATNet
+            >>> layer = SATNet(n=3, m=8, aux=5)
+            >>> z, is_input = torch.tensor([[1.0, 0.0, 0.5]]), torch.tensor([[True, True, False]])
+            >>> found = layer.solve(z, is_input)
+            >>> found.value.shape, found.vectors.shape
+            (torch.Size([1, 3]), torch.Size([1, 9, 8]))
+            >>> bool(layer.solve(1 - z, is_input, start=found.vectors).iterations.item() <= 40)
+            True
+        """
+        z, is_input = self._inputs(z, is_input)
+        return functional.solve_satnet(self._matrix(), z, is_input, **self._options(generator, start))
+
+    def _inputs(self, z: Tensor | tuple[Tensor, Tensor], is_input: Tensor | None) -> tuple[Tensor, Tensor]:
+        """z and mask, out of the forms in which `forward` takes them."""
         if isinstance(z, tuple | list):
             if is_input is not None or len(z) != 2:
                 raise TypeError(
@@ -146,17 +194,17 @@ class SATNet(nn.Module):
                     "constructing the layer"
                 )
             is_input = self.input_mask.expand(z.shape)
-        return functional.satnet(
-            self._matrix(),
-            z,
-            is_input,
-            k=self.k,
-            max_iter=self.max_iter,
-            eps=self.eps,
-            prox_lam=self.prox_lam,
-            generator=generator,
-            return_info=return_info,
-        )
+        return z, is_input
+
+    def _options(self, generator: torch.Generator | None, start: Tensor | None) -> _Options:
+        return {
+            "k": self.k,
+            "max_iter": self.max_iter,
+            "eps": self.eps,
+            "prox_lam": self.prox_lam,
+            "generator": generator,
+            "start": start,
+        }
 
     @classmethod
     def from_clauses(

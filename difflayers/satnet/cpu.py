@@ -18,12 +18,13 @@ def mixing(
     S, z, given, start = (t.detach().contiguous() for t in (S, z, given, start))
     check_matrix(S)
     check_unit(z)
+    check_start(start)
     S, z, unclamped = S / scaling(S), z.clamp(0, 1), z
-    B, N, k = len(z), len(S), start.shape[1]
+    B, N, k = len(z), len(S), start.shape[-1]
     out, V, norms = torch.empty_like(z), S.new_empty(B, N, k), S.new_empty(B, N)
     sweeps, decreases = torch.zeros(B, dtype=torch.int64), torch.zeros(B, dtype=torch.float64)
     C, room = _gram(S, given, with_fixed=True)
-    inputs = [t.numpy() for t in (S, C, start, z, given)]
+    inputs = [t.numpy() for t in (S, C, start.reshape(-1, N, k), z, given)]
     outputs = [t.numpy() for t in (out, V, norms, sweeps, decreases)]
     operations = 2.0 * max_iter * V.numel() * min(N, 2 * S.shape[1])
     run_threads(kernels.mixing, [*inputs, max_iter, eps, MOMENTUM, room], outputs, operations)
@@ -80,6 +81,21 @@ def check_matrix(S: Tensor) -> None:
     """S must be finite."""
     if not S.isfinite().all():
         raise ValueError(f"S must be finite; got {int((~S.isfinite()).sum())} entries that are inf or NaN")
+
+
+def far_from_unit_length(start: Tensor) -> Tensor:
+    """Which rows of the start do not have length 1, not even roughly, NaN included."""
+    return ~((start.square().sum(-1) - 1).abs() <= 1e-3)
+
+
+def check_start(start: Tensor) -> None:
+    """The rows of the start must be unit vectors, as normalising gives them but for rows of zeros, inf or NaN."""
+    wrong = far_from_unit_length(start)
+    if wrong.any():
+        where = tuple(wrong.nonzero()[0].tolist())
+        raise ValueError(
+            f"start must be finite, with no row of zeros; got {int(wrong.sum())} rows that are not, the first at {where}"
+        )
 
 
 def outside_unit(z: Tensor) -> Tensor:

@@ -6,7 +6,14 @@ import torch
 from torch import Tensor
 
 from difflayers import _cuda
-from difflayers.satnet.cpu import UNIT_SLACK, check_matrix, check_unit, residual_tolerance
+from difflayers.satnet.cpu import (
+    UNIT_SLACK,
+    check_matrix,
+    check_start,
+    check_unit,
+    far_from_unit_length,
+    residual_tolerance,
+)
 from difflayers.satnet.oracle import MOMENTUM
 
 _DEPTH = 8  # of mixing.cu
@@ -75,18 +82,22 @@ def mixing(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """`op.mixing`: the forward pass of a batch. Values are checked, which waits for the device, but in a CUDA graph."""
     S, z, given, start = (t.detach().contiguous() for t in (S, z, given, start))
-    (N, _), (B, n), k = S.shape, z.shape, start.shape[1]
+    (N, _), (B, n), k = S.shape, z.shape, start.shape[-1]
     out, V, norms = torch.empty_like(z), S.new_empty(B, N, k), S.new_empty(B, N)
     sweeps, decreases = S.new_empty(B, dtype=torch.int64), S.new_empty(B, dtype=torch.float64)
     if not B:
         check_matrix(S)
+        check_start(start)
         return out, V, norms, sweeps, decreases
     launch = _Launch(S, k, "mixing", B, z=z, copies=3)
+    launch.state[1:2].logical_or_(far_from_unit_length(start).any())
     if not _cuda.capturing(S) and launch.wrong():
         check_matrix(S)
         check_unit(z)
+        check_start(start)
     inputs = (launch.C, start, z, given, launch.state, launch.workspace, launch.lists)
-    sizes = (B, N, n, k, launch.rows, launch.geometry.capacity, min(max_iter, 2**31 - 1))
+    own = N if start.numel() > N * k else 0
+    sizes = (B, N, n, k, own, launch.rows, launch.geometry.capacity, min(max_iter, 2**31 - 1))
     launch(*inputs, out, V, norms, sweeps, decreases, *sizes, float(eps), MOMENTUM)
     return out, V, norms, sweeps, decreases
 

@@ -26,6 +26,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from difflayers._numba import helper, helper_fast, kernel, take_ticket
+from difflayers.satnet.oracle import LEAST_REFERENCE
 
 # Up to this many free variables for each column of S, the Gram form takes fewer operations (2 N_f k against 4 m k).
 GRAM_LIMIT = 2
@@ -291,10 +292,11 @@ def _place(start, z, n_free, n_fixed, free, fixed, V, b):
     The row numbers of those come first in `fixed`, afterwards. Sine and cosine are exact at z = 0, 1/2 and 1.
     """
     k = V.shape[2]
+    own = b if start.shape[0] > 1 else 0
     n_soft = 0
     for a in range(n_free):
         for c in range(k):
-            V[b, free[a], c] = start[free[a], c]
+            V[b, free[a], c] = start[own, free[a], c]
     for a in range(n_fixed):
         i = fixed[a]
         angle = z[b, i - 1] if i > 0 else 1.0
@@ -303,10 +305,10 @@ def _place(start, z, n_free, n_fixed, free, fixed, V, b):
         V[b, i, 0] = -math.sin(math.pi * (0.5 - angle))
         for c in range(1, k):
             V[b, i, c] = 0
-            length += start[i, c] * start[i, c]
+            length += start[own, i, c] * start[own, i, c]
         if sine > 0 and length > 0:
             for c in range(1, k):
-                V[b, i, c] = sine / math.sqrt(length) * start[i, c]
+                V[b, i, c] = sine / math.sqrt(length) * start[own, i, c]
             fixed[a], fixed[n_soft] = fixed[n_soft], fixed[a]
             n_soft += 1
     return n_soft
@@ -429,8 +431,8 @@ def _extrapolate(momentum, x, previous, rows):
 def mixing(S, C, start, z, given, max_iter, eps, momentum, room, ticket, out, V, norms, sweeps, decreases):
     """Solve samples of the batch, as tickets are drawn, by the mixing method of `oracle.mixing`.
 
-    Reads S (N, m), C = S S' (N, N) or (0, 0) if no sample needs it, start (N, k), z and given (B, n). Fills out (B, n),
-    V (B, N, k), norms (B, N) with the last |g_i|, sweeps (B,) and decreases (B,), the last sweep's over the first's.
+    Reads S (N, m), C = S S' (N, N) or (0, 0) if no sample needs it, start (1 or B, N, k), z and given (B, n). Fills
+    out (B, n), V (B, N, k), norms (B, N) with the last |g_i|, sweeps (B,) and decreases (B,), in units of the reference.
     `room` is the size of the largest block of C that a sample of the batch gathers.
     """
     N, m = S.shape
@@ -475,7 +477,7 @@ def mixing(S, C, start, z, given, max_iter, eps, momentum, room, ticket, out, V,
                     x[f, c] = V[b, free[f], c]
             _copy(x, n_free, previous)
             _copy(w, w_rows, previous_w)
-        inertia, weight, first, objective = momentum, 0.0, 0.0, 0.0
+        inertia, weight, reference, objective = momentum, 0.0, 0.0, 0.0
         while n_free > 0 and sweeps[b] < max_iter:
             decrease, after = _sweep(
                 gram, a, a_cols, rows, n_free, minus_constant, x, w, tile, lower, change, coefficient, norm, lanes
@@ -484,7 +486,9 @@ def mixing(S, C, start, z, given, max_iter, eps, momentum, room, ticket, out, V,
                 decrease = objective - after
             sweeps[b] += 1
             if sweeps[b] == 1:
-                first = decrease
+                for f in range(n_free):
+                    reference += LEAST_REFERENCE * norm[f]
+                reference = max(reference, decrease)
             if weight > 0 and decrease <= 0:  # overshot: back to the last point, and a plain sweep from there
                 _copy(previous, n_free, x)
                 _copy(previous_w, w_rows, w)
@@ -493,8 +497,8 @@ def mixing(S, C, start, z, given, max_iter, eps, momentum, room, ticket, out, V,
             for f in range(n_free):
                 norms[b, free[f]] = norm[f]
             objective = after
-            decreases[b] = decrease / first if first > 0 else 0.0
-            if decrease < eps * first or decrease == 0:
+            decreases[b] = decrease / reference if reference > 0 else 0.0
+            if decrease < eps * reference or decrease == 0:
                 break
             weight = inertia
             if sweeps[b] < max_iter:

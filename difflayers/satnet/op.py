@@ -3,7 +3,8 @@
 The `autograd.Function` stands outside the operators, with `setup_context` and a generated vmap rule: that passes
 gradcheck, opcheck, torch.compile, torch.export, vmap and torch.func alike.
 
-Shapes: S (N, m), z and given (B, n), start (N, k), V and U (B, N, k), norms (B, N), sweeps and decreases (B,).
+Shapes: S (N, m), z and given (B, n), start (N, k) for all samples or (B, N, k), V and U (B, N, k), norms (B, N), sweeps and
+decreases (B,).
 """
 
 import math
@@ -22,7 +23,7 @@ from difflayers.satnet.oracle import input_directions
 def _fake_mixing(
     S: Tensor, z: Tensor, given: Tensor, start: Tensor, max_iter: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    B, N, k = z.shape[0], S.shape[0], start.shape[1]
+    B, N, k = z.shape[0], S.shape[0], start.shape[-1]
     sweeps = S.new_empty(B, dtype=torch.int64)
     decreases = S.new_empty(B, dtype=torch.float64)
     return (
@@ -68,13 +69,24 @@ def _each(op: Callable[..., Any], size: int, dims: Sequence[int | None], args: S
     return stacked, (0,) * len(stacked)
 
 
+def _fold_start(start: Tensor, dim: int | None, size: int, z: Tensor) -> Tensor:
+    """As `fold`, where one start for all samples stays one if all of the mapped dimension share it."""
+    if dim is None and start.ndim == 2:
+        return start
+    start = start.expand(size, *start.shape) if dim is None else start.movedim(dim, 0)
+    if start.ndim == 3:  # one for the samples of each entry
+        start = start.unsqueeze(1).expand(-1, z.shape[0] // size if size else 0, -1, -1)
+    return start.reshape(-1, *start.shape[2:])
+
+
 @torch.library.register_vmap("difflayers::satnet_mixing", lib=library)
 def _vmap_mixing(info: Any, in_dims: Sequence[int | None], *args: Any) -> tuple[Any, Any]:
     S, z, given, start, max_iter, eps = args
     size = info.batch_size
-    if in_dims[0] is not None or in_dims[3] is not None:
+    if in_dims[0] is not None:
         return _each(_mixing, size, in_dims, args)
-    results = _mixing(S, fold(z, in_dims[1], size), fold(given, in_dims[2], size), start, max_iter, eps)
+    z, given, start = fold(z, in_dims[1], size), fold(given, in_dims[2], size), _fold_start(start, in_dims[3], size, z)
+    results = _mixing(S, z, given, start, max_iter, eps)
     return tuple(unfold(r, size) for r in results), (0,) * len(results)
 
 
@@ -171,11 +183,12 @@ def weight_gradient(S: Tensor, V: Tensor, U: Tensor) -> Tensor:
 def input_gradient(S: Tensor, U: Tensor, z: Tensor, given: Tensor, start: Tensor, grad: Tensor) -> Tensor:
     """dl/dz_i = dl/dout_i + pi (sin(pi z_i) v_T + cos(pi z_i) r_i) . sum_j (s_i . s_j) u_j for given i, 0 for free i."""
     n = z.shape[1]
-    r = input_directions(start)[1 : n + 1]
+    starts = start[..., 1 : n + 1, :].expand(len(U), n, start.shape[-1])
     sine = torch.sin(math.pi * torch.minimum(z, 1 - z).clamp(min=0))
     cosine = torch.sin(math.pi * (0.5 - z.clamp(0, 1)))
     pulls = []
-    for u in _chunks(U):
+    for u, s in zip(_chunks(U), _chunks(starts), strict=True):
+        r = input_directions(s)
         pull = S[1 : n + 1] @ (S.T @ u)  # (b, n, k)
         pulls.append(torch.stack((pull[..., 0], (pull * r).sum(-1))))
     along, across = torch.cat(pulls, 1) if pulls else z.new_zeros(2, 0, n)

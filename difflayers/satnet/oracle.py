@@ -21,6 +21,8 @@ from torch import Tensor
 # With fresh weights the same objective then takes 0.55 times the sweeps (python -m benchmarks satnet-quality); more of it
 # overshoots on some weights.
 MOMENTUM = 0.5
+# Of sum_i |g_i|: a first sweep from a random start lowers the objective by 1 to 1.5 of it, one from near the solution by less.
+LEAST_REFERENCE = 0.5
 
 
 class Solution(NamedTuple):
@@ -30,7 +32,7 @@ class Solution(NamedTuple):
     V: Tensor  # (N, k) unit vectors
     norms: Tensor  # (N,) |g_i| at the last update of coordinate i, 0 where i is given
     sweeps: int
-    relative_decrease: float  # of the objective in the last sweep, in units of the first sweep's
+    relative_decrease: float  # of the objective in the last sweep, in units of the reference
 
 
 def objective(S: Tensor, V: Tensor) -> Tensor:
@@ -47,8 +49,8 @@ def free_coordinates(given: Tensor, N: int) -> list[int]:
 def input_directions(start: Tensor) -> Tensor:
     """r_i: the start vectors, made orthogonal to v_T and of length 1 (0 where there is no such direction, k = 1)."""
     r = start.clone()
-    r[:, 0] = 0
-    return torch.nn.functional.normalize(r, dim=1, eps=torch.finfo(r.dtype).tiny)
+    r[..., 0] = 0
+    return torch.nn.functional.normalize(r, dim=-1, eps=torch.finfo(r.dtype).tiny)
 
 
 def relax_inputs(z: Tensor, given: Tensor, start: Tensor) -> Tensor:
@@ -86,7 +88,8 @@ def mixing(
 
     S (N, m); z (n,) in [0, 1]; given (n,) bool; start (N, k), unit rows. The update v_i = -g_i / |g_i| is the exact
     minimiser over v_i and lowers f by |g_i| |v_i_new - v_i_old|^2. Stops after the first sweep that lowers f by less than
-    eps times what the first one did, or after max_iter sweeps.
+    eps times the reference, or after max_iter sweeps. The reference is what the first sweep lowered f by, and at least half
+    of its sum_i |g_i|, the scale of f: a start near the solution, from which a sweep gains little, counts as near.
 
     Not in the paper: `momentum`. A sweep starts from V + momentum (V - V_previous), the free rows extrapolated (each has
     length 1 again once it is updated). A sweep that ends above the last f is taken back, momentum is halved and the next
@@ -97,7 +100,7 @@ def mixing(
     norms = S.new_zeros(len(S))
     free = free_coordinates(given, len(S))
     previous, extrapolated = V.clone(), False
-    sweeps, first, relative, f = 0, 0.0, 0.0, float(objective(S, V))
+    sweeps, reference, relative, f = 0, 0.0, 0.0, float(objective(S, V))
     while free and sweeps < max_iter:
         decrease = 0.0
         swept_norms = norms.clone()
@@ -116,9 +119,10 @@ def mixing(
             V, extrapolated, momentum = previous.clone(), False, momentum / 2
             continue
         norms, f = swept_norms, swept_f
-        first = decrease if sweeps == 1 else first
-        relative = decrease / first if first > 0 else 0.0
-        if decrease < eps * first or decrease == 0:
+        if sweeps == 1:
+            reference = max(decrease, LEAST_REFERENCE * float(norms.sum()))
+        relative = decrease / reference if reference > 0 else 0.0
+        if decrease < eps * reference or decrease == 0:
             break
         extrapolated = momentum > 0
         if extrapolated and sweeps < max_iter:
@@ -209,17 +213,18 @@ def _samples(z: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def forward(S: Tensor, z: Tensor, given: Tensor, start: Tensor, **options: float) -> list[Solution]:
-    """`mixing` for each sample of a batch: z and given (B, n), one start (N, k) for all."""
-    return [mixing(S, zb, gb, start, **options) for zb, gb in _samples(z, given)]  # type: ignore[arg-type]
+    """`mixing` for each sample of a batch: z and given (B, n), start (N, k) for all or (B, N, k)."""
+    starts = start.expand(len(z), *start.shape[-2:])
+    return [mixing(S, *sample, **options) for sample in _samples(z, given, starts)]  # type: ignore[arg-type]
 
 
 def backward(
     S: Tensor, z: Tensor, given: Tensor, start: Tensor, solutions: list[Solution], dz: Tensor, **options: float
 ) -> tuple[Tensor, Tensor]:
     """dl/dS (N, m), summed over the batch, and dl/dz (B, n), from dl/dz of the outputs (B, n)."""
-    dS, rows = torch.zeros_like(S), []
-    for solution, (zb, gb, db) in zip(solutions, _samples(z, given, dz), strict=True):
+    dS, rows, starts = torch.zeros_like(S), [], start.expand(len(z), *start.shape[-2:])
+    for solution, (zb, gb, sb, db) in zip(solutions, _samples(z, given, starts, dz), strict=True):
         U, _ = coordinate_descent(S, solution, gb, db, **options)  # type: ignore[arg-type]
         dS += weight_gradient(S, solution.V, U)
-        rows.append(input_gradient(S, solution.V, U, zb, gb, start, db))
+        rows.append(input_gradient(S, solution.V, U, zb, gb, sb, db))
     return dS, torch.stack(rows) if rows else torch.zeros_like(z)

@@ -140,8 +140,9 @@ def test_layers_take_fake_cuda_tensors(dtype: torch.dtype) -> None:
     with FakeTensorMode():
         z, given = fake(4, 6), fake(4, 6, dtype=torch.bool)
         layer = SATNet(6, 7, 2, device="cuda", dtype=dtype)
-        out, info = layer(z, given, return_info=True)
-        assert out.is_cuda and same(out, z) and info.sweeps.is_cuda and info.sweeps.shape == (4,)
+        solved = layer.solve(z, given)
+        assert same(solved.value, z) and solved.iterations.is_cuda and solved.iterations.shape == (4,)
+        assert same(layer(z, given, start=solved.vectors), z)
         args = (z, given, fake(9, 8), fake(4, 9, 8), fake(4, 9), z, 1e-2, 40, 1e-4, True, True)
         dS, dz = _SATNetAdjoint.forward(layer.S, *args)
         assert dS is not None and dz is not None and same(dS, layer.S) and same(dz, z)

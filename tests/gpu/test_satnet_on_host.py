@@ -109,6 +109,21 @@ def test_float32(host: HostDevice, size: str, capability: tuple[int, int]) -> No
     assert_near(U.double(), cpu.solve_adjoint(exact.S, *exact_args, 1e-2, 3, 0.0)[0], 1e-3)
 
 
+def test_a_start_for_each_sample(host: HostDevice) -> None:
+    S, z, given, start = make_problem(3, 13, 9, 6, 5)
+    starts = torch.stack((start, start.flip(1), start.flip(0)))
+    for max_iter, eps in [(4, 0.0), (40, 1e-3)]:
+        args = (S, z, given, starts, max_iter, eps)
+        for got, want in zip(cuda.mixing(*args), cpu.mixing(*args), strict=True):
+            assert_close(got, want, rtol=1e-8, atol=1e-10)
+    solved = cpu.mixing(S, z, given, starts, 40, 1e-3)[1]
+    _, _, _, sweeps, decreases = cuda.mixing(S, z, given, solved, 40, 1e-3)
+    assert (sweeps == 1).all() and (decreases < 1e-3).all()
+    starts[1, 2] = torch.nan
+    with pytest.raises(ValueError, match=r"start must be finite, with no row of zeros; got 1 rows.*\(1, 2\)"):
+        cuda.mixing(S, z, given, starts, 4, 0.0)
+
+
 @pytest.mark.parametrize("k", [70, 130, 260])
 def test_long_vectors(host: HostDevice, k: int) -> None:
     """Tiles of 16 and of 8 rows, several strips of columns."""
@@ -168,9 +183,10 @@ def test_whole_layer_and_its_gradients(host: HostDevice, monkeypatch: pytest.Mon
         monkeypatch.setattr(op, "_adjoint", kernels.adjoint)
         s, x = S.clone().requires_grad_(), z.clone().requires_grad_()
         generator = torch.Generator().manual_seed(3)
-        out, info = functional.satnet(s, x, given, eps=1e-6, max_iter=100, generator=generator, return_info=True)
+        solved = functional.solve_satnet(s, x, given, eps=1e-6, max_iter=100, generator=generator)
+        out = solved.value
         weights = torch.arange(out.numel(), dtype=out.dtype).reshape(out.shape)
-        found.append((out.detach(), *info, *torch.autograd.grad((out * weights).sum(), (s, x))))
+        found.append((out.detach(), *solved[1:], *torch.autograd.grad((out * weights).sum(), (s, x))))
     for got, want in zip(found[1], found[0], strict=True):
         assert_close(got, want, rtol=1e-6, atol=1e-6)
     assert found[1][-1].abs().max() > 1

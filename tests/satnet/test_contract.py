@@ -76,21 +76,19 @@ def test_compile_without_graph_breaks(dtype: torch.dtype, dynamic: bool) -> None
         assert want[2].abs().max() > 0
 
 
-def test_compile_of_a_network_around_it_and_of_return_info() -> None:
+def test_compile_of_a_network_around_it_and_of_solve() -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.Sigmoid(), SATNet(6, 7, input_mask=torch.arange(6) < 3))
     x = torch.randn(5, 4)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     assert_close(seeded(compiled, x), seeded(model, x))
     layer = model[2]
 
-    def with_info(z: Tensor) -> Any:
-        return layer(z, return_info=True)
-
     z = torch.rand(5, 6)
-    got, want = seeded(torch.compile(with_info, fullgraph=True, backend="aot_eager"), z), seeded(with_info, z)
-    assert_close(got[0], want[0])
-    for field, value in want[1]._asdict().items():
-        assert_close(getattr(got[1], field), value)
+    solve = torch.compile(layer.solve, fullgraph=True, backend="aot_eager")
+    for start in (None, layer.solve(z).vectors):
+        got, want = seeded(solve, z, start=start), seeded(layer.solve, z, start=start)
+        for field, value in want._asdict().items():
+            assert_close(getattr(got, field), value)
 
 
 def test_bad_values_are_refused_under_compile_too() -> None:
@@ -237,9 +235,11 @@ def test_copies(copied: Callable[[SATNet], SATNet], used: bool) -> None:
 def test_meta_device() -> None:
     layer = SATNet(5, 7, 1, device="meta", input_mask=torch.arange(5) < 2)
     assert layer.S.is_meta and layer.input_mask is not None and layer.input_mask.is_meta
-    out, info = layer(torch.rand(4, 2, 5, device="meta"), return_info=True)
+    info = layer.solve(torch.rand(4, 2, 5, device="meta"))
+    out = info.value
     assert out.is_meta and out.shape == (4, 2, 5) and out.dtype == torch.float32
-    assert info.sweeps.shape == info.objective.shape == (4, 2)
+    assert info.iterations.shape == info.objective.shape == (4, 2)
+    assert layer.solve(torch.rand(4, 2, 5, device="meta"), start=info.vectors).vectors.shape == (4, 2, 7, 8)
     out.sum().backward()
     assert layer.S.grad is not None and layer.S.grad.shape == layer.S.shape
     with torch.device("meta"):

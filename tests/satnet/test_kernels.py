@@ -428,7 +428,7 @@ def test_no_tensor_of_size_batch_rows_columns(n: int, m: int) -> None:
     S, z, given, _ = make_problem(30, n, m, k=8)
     S.requires_grad_(), z.requires_grad_()
     with Largest() as largest:
-        functional.satnet(S, z, given, k=8, return_info=True)[0].sum().backward()
+        functional.solve_satnet(S, z, given, k=8).value.sum().backward()
     B, N = 30, n + 1
     assert largest.size == 8 * max(B * N * 8, N * N)
 

@@ -35,7 +35,8 @@ def test_arguments_are_the_reference_implementations() -> None:
     assert list(parameters)[7:] == ["k", "input_mask", "device", "dtype"]
     layer = SATNet(4, 5, 2, 7, 1e-3, 0.5, False)
     assert (layer.n, layer.m, layer.aux, layer.max_iter, layer.eps, layer.prox_lam) == (4, 5, 2, 7, 1e-3, 0.5)
-    assert list(inspect.signature(layer.forward).parameters) == ["z", "is_input", "generator", "return_info"]
+    assert list(inspect.signature(layer.forward).parameters) == ["z", "is_input", "generator", "start"]
+    assert list(inspect.signature(layer.solve).parameters) == ["z", "is_input", "generator", "start"]
     assert difflayers.SATNet is SATNet and difflayers.functional is functional
 
 
@@ -48,7 +49,7 @@ def test_options_reach_the_solver() -> None:
     )
     assert not torch.equal(seeded(layer, z, given), seeded(functional.satnet, layer.S, z, given, k=11))
     layer.eps = 0.0
-    assert (layer(z, given, return_info=True)[1].sweeps == 5).all()
+    assert (layer.solve(z, given).iterations == 5).all()
     gradients = []
     for prox_lam in (0.5, 5.0):
         layer.prox_lam = prox_lam
@@ -123,12 +124,15 @@ def test_repr() -> None:
 def test_batch_shapes(batch: tuple[int, ...], dtype: torch.dtype) -> None:
     layer = SATNet(5, 7, 2, dtype=dtype)
     z, given = torch.rand(*batch, 5, dtype=dtype, requires_grad=True), torch.rand(*batch, 5) < 0.5
-    out, info = seeded(layer, z, given, return_info=True)
+    solved = seeded(layer.solve, z, given)
+    out = seeded(layer, z, given)
+    assert torch.equal(solved.value, out)
     assert out.shape == (*batch, 5) and out.dtype == dtype
     flat = seeded(layer, z.reshape(-1, 5), given.reshape(-1, 5))
     assert torch.equal(out.reshape(-1, 5), flat)
-    dtypes = [torch.int64, torch.float64, torch.bool, dtype]
-    for field, dtype_wanted in zip(info, dtypes, strict=True):
+    assert solved.vectors.shape == (*batch, 8, 8) and solved.vectors.dtype == dtype
+    dtypes = [torch.float64, torch.int64, torch.float64, torch.bool]
+    for field, dtype_wanted in zip(solved[1:5], dtypes, strict=True):
         assert field.shape == batch and field.dtype == dtype_wanted and not field.requires_grad
     out.square().sum().backward()
     assert z.grad is not None and z.grad.shape == z.shape
@@ -211,29 +215,29 @@ def test_same_seed_same_result() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_info_says_what_happened(dtype: torch.dtype) -> None:
+def test_solution_says_what_happened(dtype: torch.dtype) -> None:
     S, z, given, _ = make_problem(5, 12, 9, aux=2, k=9, dtype=dtype)
     given[0] = True
     S_all = torch.cat((S[:13], torch.zeros_like(S[13:])))  # sample 0 with nothing free but rows of zeros
-    options = {"k": 9, "return_info": True}
-    _, info = functional.satnet(S, z, given, eps=1e-3, max_iter=100, **options)
-    assert info.converged.all() and (info.relative_decrease < 1e-3).all() and (info.sweeps > 1).all()
+    info = functional.solve_satnet(S, z, given, eps=1e-3, max_iter=100, k=9)
+    assert info.converged.all() and (info.residual < 1e-3).all() and (info.iterations > 1).all()
     start = random_start(15, 9, dtype, S.device, torch.Generator().manual_seed(3))
-    _, info = functional.satnet(S, z, given, generator=torch.Generator().manual_seed(3), **options)
+    info = functional.solve_satnet(S, z, given, generator=torch.Generator().manual_seed(3), k=9)
     for b, want in enumerate(oracle.forward(S.double(), z.double(), given, start.double())):
         tolerance = 1e-9 if dtype == torch.float64 else 1e-4
         assert float(info.objective[b]) == pytest.approx(
             float(oracle.objective(S.double(), want.V)), rel=10 * tolerance
         )
         if dtype == torch.float64:
-            assert int(info.sweeps[b]) == want.sweeps
-            assert float(info.relative_decrease[b]) == pytest.approx(want.relative_decrease, rel=1e-5)
-    _, info = functional.satnet(S, z, given, max_iter=1, **options)
-    assert not info.converged.any() and (info.sweeps == 1).all() and (info.relative_decrease == 1).all()
-    _, info = functional.satnet(S[:13], z[:1], given[:1], **options)
-    assert info.sweeps.tolist() == [0] and info.converged.all() and info.relative_decrease.tolist() == [0]
-    _, info = functional.satnet(S_all, z[:1], given[:1], **options)
-    assert info.sweeps.tolist() == [1] and info.converged.all()
+            assert int(info.iterations[b]) == want.sweeps
+            assert float(info.residual[b]) == pytest.approx(want.relative_decrease, rel=1e-5)
+    info = functional.solve_satnet(S, z, given, max_iter=1, k=9)
+    assert not info.converged.any() and (info.iterations == 1).all() and (info.residual == 1).all()
+    info = functional.solve_satnet(S[:13], z[:1], given[:1], k=9)
+    assert info.iterations.tolist() == [0] and info.converged.all() and info.residual.tolist() == [0]
+    info = functional.solve_satnet(S_all, z[:1], given[:1], k=9)
+    assert info.iterations.tolist() == [1] and info.converged.all()
+    assert str(info) == repr(info) and "objective  iterations  residual  converged" in str(info)
 
 
 LAYER = SATNet(3, 4)
@@ -395,14 +399,14 @@ def test_scale_of_S_does_not_matter(n: int, m: int, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e20, 1e30])
 def test_extreme_scales_train_in_float32(scale: float) -> None:
-    """With the default prox_lam too: everything stays finite, the report included or infinite only by its own size."""
+    """With the default prox_lam too: everything stays finite, the report included."""
     layer = SATNet(7, 6, 1)
     layer.S.data *= scale / layer.S.detach().abs().max()
     z, given = torch.rand(4, 7), torch.rand(4, 7) < 0.5
-    out, info = layer(z, given, return_info=True)
-    out.square().sum().backward()
-    assert out.isfinite().all() and layer.S.grad is not None and layer.S.grad.isfinite().all()
-    assert not info.objective.isnan().any() and info.relative_decrease.isfinite().all()
+    solved = layer.solve(z, given)
+    solved.value.square().sum().backward()
+    assert solved.value.isfinite().all() and layer.S.grad is not None and layer.S.grad.isfinite().all()
+    assert solved.objective.isfinite().all() and solved.residual.isfinite().all()
 
 
 shapes = st.tuples(
@@ -426,11 +430,12 @@ def test_any_problem(
         batch, n, m, aux, share_given=share_given, share_exact=share_exact, seed=seed, dtype=dtype
     )
     S.requires_grad_(), z.requires_grad_()
-    out, info = functional.satnet(S, z, given, k=k, eps=eps, prox_lam=0.01, return_info=True)
+    info = functional.solve_satnet(S, z, given, k=k, eps=eps, prox_lam=0.01)
+    out = info.value
     assert out.shape == z.shape and out.dtype == dtype
     assert ((out >= 0) & (out <= 1)).all()
     assert torch.equal(out[given], z[given])
-    assert ((info.sweeps >= 0) & (info.sweeps <= 40)).all() and (info.objective >= 0).all()
+    assert ((info.iterations >= 0) & (info.iterations <= 40)).all() and (info.objective >= 0).all()
     weights = torch.randn_like(out)
     (out * weights).sum().backward()
     assert S.grad is not None and z.grad is not None
@@ -456,8 +461,8 @@ def test_any_problem_is_solved_as_the_oracle_does(
 
 def test_where_nothing_pulls_the_solver_has_converged_whatever_eps_is() -> None:
     z, given = torch.rand(3, 4), torch.rand(3, 4) < 0.5
-    _, info = functional.satnet(torch.zeros(6, 5), z, given, eps=0.0, return_info=True)
-    assert info.converged.all() and (info.sweeps <= 1).all() and (info.objective == 0).all()
+    info = functional.solve_satnet(torch.zeros(6, 5), z, given, eps=0.0)
+    assert info.converged.all() and (info.iterations <= 1).all() and (info.objective == 0).all()
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 0), (2, 3)], ids=str)
@@ -466,12 +471,13 @@ def test_vectors_are_those_that_the_outputs_are_read_off(shape: tuple[int, ...])
     count = math.prod(shape)
     z, given = z[:count].reshape(*shape, 5), given[:count].reshape(*shape, 5)
     options = {"k": 9, "max_iter": 20, "eps": 1e-6}
-    out, info = functional.satnet(S, z, given, return_info=True, generator=torch.Generator().manual_seed(1), **options)
+    solved = functional.solve_satnet(S, z, given, generator=torch.Generator().manual_seed(1), **options)
+    out = solved.value
     S.requires_grad_()
     V = functional.satnet_vectors(S, z, given, generator=torch.Generator().manual_seed(1), **options)
-    assert V.shape == (*shape, 9, 9) and not V.requires_grad
+    assert V.shape == (*shape, 9, 9) and not V.requires_grad and torch.equal(V, solved.vectors)
     assert_close(V.norm(dim=-1), torch.ones(*shape, 9, dtype=V.dtype))
     assert_close(torch.arccos(-V[..., 1:6, 0].clamp(-1, 1)) / math.pi, out, atol=1e-6, rtol=0)
-    assert_close((S.detach().T @ V).square().sum((-2, -1)), info.objective)
+    assert_close((S.detach().T @ V).square().sum((-2, -1)), solved.objective)
     with pytest.raises(ValueError, match="k must be at least 1"):
         functional.satnet_vectors(S, z, given, k=0)
