@@ -1,7 +1,7 @@
 """`python -m demos.clauses`: rules as clauses, with no training, and rules read out of a trained layer."""
 
 import argparse
-import csv
+import io
 import sys
 import time
 from pathlib import Path
@@ -12,16 +12,21 @@ import torch
 from demos.clauses.problems import Propagation, queens, sudoku
 from demos.clauses.solve import decimate, probabilities
 from demos.devices import add_device, checked_device
+from demos.files import csv_text, write_atomically
 from difflayers import SATNet, functional, maxsat
 
 PROGRAM = "python -m demos.clauses"
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def run_queens(options: argparse.Namespace) -> int:
     """Place N queens."""
     n = options.n
-    if n < 4:
-        raise ValueError(f"--n must be at least 4, below which there is no solution; got {n}")
+    if not 4 <= n <= 40:
+        limit = "at least 4, below which there is no solution" if n < 4 else "at most 40: the layer's matrix is dense"
+        raise ValueError(f"--n must be {limit}; got {n}")
+    if options.out.suffix.lower() not in PICTURES:
+        raise ValueError(f"--out must end in one of {', '.join(PICTURES)}; got {options.out}")
     _refuse(options.out, options.overwrite)
     device = checked_device(options.device)
     clauses = queens(n)
@@ -67,8 +72,10 @@ def _draw_queens(relaxed: np.ndarray, board: np.ndarray, path: Path) -> None:
     right.set_title(f"{n} queens")
     for axes in (left, right):
         axes.set(xticks=[], yticks=[])
+    picture = io.BytesIO()
+    figure.savefig(picture, format=path.suffix[1:] or "png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    write_atomically(path, picture.getvalue())
 
 
 def run_sudoku(options: argparse.Namespace) -> int:
@@ -77,6 +84,12 @@ def run_sudoku(options: argparse.Namespace) -> int:
     from demos.sudoku.data import encode, read_csv
     from demos.sudoku.generator import generate
 
+    if options.count < 1:
+        raise ValueError(f"--count must be at least 1; got {options.count}")
+    if not 0 <= options.share <= 1:
+        raise ValueError(f"--share must be from 0 to 1; got {options.share}")
+    if not (options.givens or options.data):
+        raise ValueError("--givens or --data must name boards; got neither")
     _refuse(options.out, options.overwrite)
     device = checked_device(options.device)
     sets: list[tuple[str, Boards]] = [
@@ -120,11 +133,9 @@ def run_sudoku(options: argparse.Namespace) -> int:
         ]
         print(f"{name} ({len(boards)}): {', '.join(shares)}", flush=True)
     if options.out is not None:
+        shown = [{key: f"{v:.4g}" if isinstance(v, float) else v for key, v in row.items()} for row in rows]
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        with options.out.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows({key: f"{v:.4g}" if isinstance(v, float) else v for key, v in row.items()} for row in rows)
+        write_atomically(options.out, csv_text(shown).encode())
     return 0
 
 
@@ -219,6 +230,8 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("--overwrite", action="store_true", help="replace FILE if it is there")
     options = parser.parse_args(arguments)
     try:
+        if not 0 <= getattr(options, "seed", 0) < 2**64:
+            raise ValueError(f"--seed must be from 0 to 2**64 - 1; got {options.seed}")
         status: int = options.run(options)
     except (ValueError, OSError) as error:
         print(f"{PROGRAM} {options.command}: error: {error}", file=sys.stderr)

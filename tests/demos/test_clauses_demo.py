@@ -85,6 +85,15 @@ def test_queens_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert [row.count("Q") for row in board] == [1] * 8
     assert main(["queens", "--n", "3", "--out", str(tmp_path / "three.png")]) == 2
     assert "--n must be at least 4" in capsys.readouterr().err
+    for wrong in (["--n", "41"], ["--out", "a.txt"], ["--seed", "-1"], ["--seed", str(2**64)]):
+        assert main(["queens", *wrong]) == 2
+        assert f"{wrong[0]} must " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", [["--count", "0"], ["--share", "nan"], ["--share", "1.5"], ["--givens"]])
+def test_wrong_options_of_sudoku_are_named(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sudoku", *wrong]) == 2
+    assert f"{wrong[0]} " in capsys.readouterr().err
 
 
 def test_sudoku_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,10 @@
 """`python -m difflayers.maxsat`: what it prints, where, and its exit codes."""
 
 import re
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -119,6 +121,9 @@ def test_options_reach_the_solver(tmp_path: Path, capsys: pytest.CaptureFixture[
         ("a.cnf", "hello\n", [], r"error: path must be a DIMACS file; 'a\.cnf' is not: .*"),
         ("a.wcnf", "hello\n", [], r"error: path must be a DIMACS file; 'a\.wcnf' is not: .*"),
         ("a.cnf", "1 0\n", ["--rounds", "0"], "error: rounds must be at least 1; got 0"),
+        ("a.cnf", "", [], r"error: path must be a DIMACS file; 'a\.cnf' is not: it has neither a header nor a clause"),
+        ("a.cnf", "1 0\n", ["--seed", str(2**64)], "error: --seed must be from .*"),
+        ("a.cnf", "1 0\n", ["--exact", "-1"], "error: exact must be finite and at least 0; got -1.0"),
         ("a.cnf", "1 0\n", ["--eps", "nan"], "error: eps must be finite and at least 0; got nan"),
     ],
 )
@@ -160,3 +165,81 @@ def test_progress_bars_are_for_terminals(
     assert "hyperplanes" in capsys.readouterr().err
     assert main([path, "--quiet"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def started(path: str, *options: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", "difflayers.maxsat", path, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM that a process can hear")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_with_the_best_so_far(number: int, tmp_path: Path) -> None:
+    clauses, weights = random_clauses(200, 1200, (2, 3), seed=1)
+    path = write(tmp_path / "a.wcnf", clauses, [f"{weight:g}" for weight in weights])
+    process = started(path, "--rounds", "1000000")
+    try:
+        assert process.stdout is not None
+        printed = [process.stdout.readline(), process.stdout.readline()]
+        assert printed[1].startswith("o ")
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    lines = ("".join(printed) + out).splitlines()
+    assert (process.returncode, err) == (0, "") and lines[-2] == "s SATISFIABLE"
+    assert any(", interrupted, " in line for line in lines)
+    cost = int([line for line in lines if line.startswith("o ")][-1][2:])
+    assert naive_cost(clauses, weights, [digit == "1" for digit in lines[-1][2:]]) == (cost, 0)
+
+
+@pytest.mark.parametrize("where", ["read", "solve", "relax"])
+def test_a_signal_before_the_first_sweep_is_no_traceback(
+    where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    module = "solver" if where == "relax" else "__main__"
+    monkeypatch.setattr(f"difflayers.maxsat.{module}.{where}", interrupt)
+    lines = output(capsys, write(tmp_path / "a.wcnf", [[1, 2], [-1], [-2]], ["h", "3", "2"]))
+    assert lines["s"] == (["SATISFIABLE"] if where == "relax" else ["UNKNOWN"])
+
+
+def test_signal_handlers_are_put_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    output(capsys, write(tmp_path / "a.wcnf", [[1, 2], [-1]], ["h", "3"]))
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_it_runs_outside_the_main_thread(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found: list[int] = []
+    path = write(tmp_path / "a.wcnf", [[1, 2], [-1]], ["h", "3"])
+    thread = threading.Thread(target=lambda: found.append(main([path])))
+    thread.start()
+    thread.join()
+    assert found == [0] and "s OPTIMUM FOUND" in capsys.readouterr().out
+
+
+def test_whole_costs_are_printed_digit_by_digit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "a.wcnf", [[1], [-1]], ["9007199254740993", "9223372036854775807"])
+    lines = output(capsys, path)
+    assert lines["o"][-1] == "9007199254740993" and lines["s"] == ["OPTIMUM FOUND"] and lines["v"] == ["0"]
+
+
+def test_exact_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clauses, weights = random_clauses(12, 70, (3,), seed=1)
+    path = write(tmp_path / "a.wcnf", clauses, [f"{weight:g}" for weight in weights])
+    assert output(capsys, path)["s"] == ["SATISFIABLE"]
+    lines = output(capsys, path, "--exact", "100")
+    assert lines["s"] == ["OPTIMUM FOUND"] and any(" (RC2), gap 0, " in line for line in lines["c"])
+
+
+def test_a_header_that_miscounts_is_a_comment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.cnf").write_text("p cnf 2 5\n1 0\n")
+    lines = output(capsys, str(tmp_path / "a.cnf"))
+    assert "warning: the header says 5 clauses, the file has 1" in lines["c"]
