@@ -1,0 +1,197 @@
+"""Decoding of uncertain observations: what was seen is evidence, not truth.
+
+A reader that takes each observed variable at its most probable value loses the whole problem by one mistake. Here the readings
+of all observed variables together are hypotheses, tried from the most probable down. The layer completes each by `search`, and
+the first completion that the judge accepts is the answer: most mistakes make a problem that the learnt rules do not allow. Not
+all: a problem with one value exchanged for another can have a solution too, so the order of the hypotheses matters.
+"""
+
+import heapq
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from difflayers._checks import check_size
+from difflayers._progress import ProgressBar
+from difflayers.inference.domains import Domains
+from difflayers.inference.objective import Answers, Judge, check_layer, draw_seed
+from difflayers.inference.rules import Propagator, Rules, check_rules
+from difflayers.inference.search import search
+from difflayers.nn import SATNet
+
+
+def likeliest(log_probabilities: list[list[float]]) -> Iterator[list[int]]:
+    """Joint values of independent variables, from the most probable to the least.
+
+    Args:
+        log_probabilities: for each variable those of its values; -inf for one that it cannot have.
+
+    Yields:
+        One value for each variable.
+    """
+    order = [
+        sorted((a for a, p in enumerate(row) if p > -math.inf), key=lambda a: -row[a]) for row in log_probabilities
+    ]
+    # Of taking a variable's r-th value instead of its first.
+    costs = [[row[ranked[0]] - row[a] for a in ranked] for row, ranked in zip(log_probabilities, order, strict=True)]
+    # Those with a choice, the least certain first.
+    variables = sorted((i for i, c in enumerate(costs) if len(c) > 1), key=lambda i: costs[i][1])
+
+    def values(ranks: dict[int, int]) -> list[int]:
+        return [ranked[ranks.get(i, 0)] for i, ranked in enumerate(order)]
+
+    yield values({})
+    if not variables:
+        return
+    # A state is a choice of ranks for some variables, the last of them at place `last`. Its successors, none cheaper than
+    # itself, raise the last one's rank, add the next variable, or put the next one in the last one's place: each choice of
+    # ranks has exactly one predecessor.
+    heap = [(costs[variables[0]][1], 0, 0, {variables[0]: 1})]
+    pushed = 0
+    while heap:
+        cost, _, last, ranks = heapq.heappop(heap)
+        yield values(ranks)
+        variable = variables[last]
+        rank, own = ranks[variable], costs[variable]
+        successors = []
+        if rank + 1 < len(own):
+            successors.append((cost + own[rank + 1] - own[rank], last, ranks | {variable: rank + 1}))
+        if last + 1 < len(variables):
+            following = variables[last + 1]
+            added = costs[following][1]
+            successors.append((cost + added, last + 1, ranks | {following: 1}))
+            if rank == 1:
+                rest = {i: r for i, r in ranks.items() if i != variable}
+                successors.append((cost + added - own[1], last + 1, rest | {following: 1}))
+        for new_cost, new_last, new_ranks in successors:
+            pushed += 1
+            heapq.heappush(heap, (new_cost, pushed, new_last, new_ranks))
+
+
+@torch.no_grad()
+def decode(
+    layer: SATNet,
+    domains: Domains,
+    log_probabilities: Tensor,
+    observed: Tensor,
+    *,
+    limit: float | None = None,
+    rules: Rules | None = None,
+    hypotheses: int = 100,
+    paths: int = 1,
+    batch_size: int = 200,
+    generator: torch.Generator | None = None,
+    progress: bool = False,
+) -> Answers:
+    """The assignments that both uncertain observations and the layer support, the likeliest first.
+
+    Args:
+        layer, domains, limit, batch_size, generator, progress: those of `search`.
+        log_probabilities: (..., v, largest), of the values that each observed variable was seen to have, up to a constant
+            for each variable; -inf for those that it cannot have. Where a variable is not observed, or has no such value, it
+            may hold anything. Observed variables are taken to be seen independently of each other.
+        observed: (..., v), bool.
+        rules: what they refute is not completed, and an answer that breaks one is not accepted.
+        hypotheses: at most so many joint readings are tried for a problem.
+        paths: decimations for each, as in `search`.
+
+    Returns:
+        `Answers`: the completion of the first hypothesis that is accepted, else that of the most probable one. `paths` are
+        hypotheses tried.
+
+    Raises:
+        TypeError, ValueError: as `search`; NaN or +inf where a variable is observed; one that cannot have any value.
+
+    Example:
+        >>> import torch
+        >>> from difflayers import Domains, SATNet, inference
+        >>> layer = SATNet.from_clauses([[-1, 2], [-2, 3], [1, -3]])    # all three are alike
+        >>> seen = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.5, 0.5]]).log()
+        >>> found = inference.decode(layer, Domains([2, 2, 2]), seen, torch.tensor([True, True, False]), limit=0.5)
+        >>> found.values, found.paths                                   # x1 is surer than x2
+        (tensor([0, 0, 0]), tensor(2))
+    """
+    S = check_layer(layer, domains)
+    log_probabilities, observed, shape = _check_evidence(domains, log_probabilities, observed)
+    check_size("hypotheses", hypotheses)
+    check_size("paths", paths)
+    check_size("batch_size", batch_size)
+    judge, judged = Judge(limit, rules), check_rules(rules, domains)
+    propagator = None if judged is None else Propagator(judged)
+    random = torch.Generator().manual_seed(draw_seed(generator))
+    seeds = [draw_seed(random) for _ in range(hypotheses)]
+    answers = Answers.untried(torch.zeros(observed.shape, dtype=torch.int64), judge.name)
+    with ProgressBar(progress, len(observed), "decoding", "problems") as bar:
+        for part in torch.arange(len(observed)).split(batch_size):
+            streams = {b: likeliest(log_probabilities[b, observed[b]].tolist()) for b in part.tolist()}
+            for attempt in range(hypotheses):
+                open_, values = [], []
+                for b, stream in streams.items():
+                    if (reading := next(stream, None)) is not None:
+                        row = torch.zeros(len(domains), dtype=torch.int64)
+                        row[observed[b]] = torch.tensor(reading, dtype=torch.int64)
+                        open_.append(b)
+                        values.append(row)
+                if not open_:
+                    break
+                index, tried = torch.tensor(open_), torch.stack(values)
+                answers.paths[index] += 1
+                if propagator is not None and attempt > 0:
+                    z, known = domains.encode(tried, observed[index])
+                    refuted = propagator(torch.cat((known & (z > 0.5), known & (z < 0.5)), 1))[1]
+                    index, tried = index[~refuted], tried[~refuted]
+                if len(index):
+                    found = search(
+                        layer,
+                        domains,
+                        tried,
+                        observed[index],
+                        limit=limit,
+                        rules=rules,
+                        paths=paths,
+                        batch_size=batch_size,
+                        generator=torch.Generator().manual_seed(seeds[attempt]),
+                    ).to("cpu")
+                    answers.passes[index] += found.passes
+                    first = found.accepted | (answers.objective[index] == math.inf)
+                    answers.values[index[first]] = found.values[first]
+                    answers.objective[index[first]] = found.objective[first]
+                    answers.accepted[index] = found.accepted
+                    if found.interrupted:
+                        return replace(answers.to(S.device), interrupted=True).reshape(shape)
+                streams = {b: stream for b, stream in streams.items() if b in open_ and not answers.accepted[b]}
+                if not streams:
+                    break
+            bar.update(len(part))
+    return answers.to(S.device).reshape(shape)
+
+
+def _check_evidence(domains: Domains, log_probabilities: Tensor, observed: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
+    """(B, v, largest), float64 with -inf where there is no value, and (B, v), on the CPU; and the batch's shape."""
+    v, s = len(domains), domains.largest
+    for name, tensor in (("log_probabilities", log_probabilities), ("observed", observed)):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a tensor; got {type(tensor).__name__}")
+    if not log_probabilities.dtype.is_floating_point:
+        raise TypeError(f"log_probabilities must be of a floating dtype; got {log_probabilities.dtype}")
+    if log_probabilities.ndim < 2 or log_probabilities.shape[-2:] != (v, s):
+        raise ValueError(f"log_probabilities must have shape (..., {v}, {s}); got {tuple(log_probabilities.shape)}")
+    shape = log_probabilities.shape[:-2]
+    zeros = torch.zeros(*shape, v, dtype=torch.int64)
+    _, seen = domains.check(zeros, observed.cpu())
+    seen = seen.reshape(-1, v)
+    none = domains.marginals(torch.zeros(domains.bits)) < 0
+    logs = log_probabilities.detach().cpu().double().reshape(-1, v, s).masked_fill(none, -math.inf)
+    wrong = (seen[..., None] & (logs.isnan() | (logs == math.inf))).any(-1)
+    impossible = seen & (logs == -math.inf).all(-1)
+    for mask, what in (
+        (wrong, "finite or -inf; got NaN or inf"),
+        (impossible, "above -inf for some value; got -inf for all"),
+    ):
+        if mask.any():
+            b, i = mask.nonzero()[0].tolist()
+            raise ValueError(f"log_probabilities must be {what} for {domains.names[i]} of problem {b}")
+    return logs, seen, shape

@@ -1,0 +1,292 @@
+"""Extraction of rules: what a layer and known solutions together say, with a test of whether chance explains it."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln
+from torch import Tensor
+
+from difflayers._checks import check_number, check_size
+from difflayers._progress import ProgressBar
+from difflayers.inference.domains import Domains
+from difflayers.inference.objective import check_layer
+from difflayers.inference.rules import Rule, Rules
+from difflayers.nn import SATNet
+
+NEIGHBOURS = 64
+"""For clauses of three literals: how many of the bits that S couples a bit to most are tried with it."""
+WEAKEST = 0.05
+"""A rule that is kept on the word of S has at most this chance to be unviolated if it is none."""
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Solutions as literals: literal t < n is bit t being true, literal n + t that bit being false."""
+
+    true: NDArray[np.float32]
+    """(count, 2 n), 1 where a literal is true."""
+    total: NDArray[np.float64]
+    """(2 n,): in how many solutions it is."""
+    owner: NDArray[np.int64]
+    """(2 n,): the variable that it is of."""
+    strength: NDArray[np.float64]
+    """(2 n, 2 n): what S says against two of them being true together."""
+
+    @property
+    def count(self) -> int:
+        return len(self.true)
+
+
+def extract_rules(
+    layer: SATNet,
+    domains: Domains,
+    solutions: Tensor,
+    *,
+    longest: int = 2,
+    false_rules: float = 0.1,
+    progress: bool = False,
+) -> Rules:
+    r"""The rules that a trained layer and known solutions support, as clauses over the bits, and none that chance explains.
+
+    What is looked for:
+
+    - *pairs*: two literals that are never true together (mutual exclusions, implications), of all pairs of bits;
+    - *sets of which exactly one is true*: cliques of such pairs that are true in all solutions, whose at-least-one clause is
+      a rule;
+    - values that a variable never has;
+    - with ``longest=3``, three literals that are never true together, among bits that S couples most (to each the nearest 128, or a 32nd);
+    - the clauses that a layer of `SATNet.from_clauses` was given, where no solution violates them.
+
+    *The test.* A clause is kept only if no solution violates it, and if that is no accident: were its literals independent,
+    given how often each is true, the chance of seeing no violation is hypergeometric, about :math:`e^{-E}` for E expected
+    violations. (For three literals: of the two that occur together and the third, the largest of three such chances. For a
+    value that never occurs: each value having an equal share. For a set: that of all its literals false, independently.) It
+    is kept
+
+    - if this chance, times the number of clauses tried, is at most `false_rules`: counting alone; or
+    - for pairs, *on the word of S*: candidates are ranked by :math:`s_i^\top s_j`, with the sign of the clause. As far down
+      that ranking as it goes, the pairs that are violated tell how many unviolated ones are no rules: each stands for
+      :math:`p / (1 - p)` of them, p being its chance; one more is added for those not met yet. The ranking is followed as
+      long as these sum to at most `false_rules`, and a pair is taken if its own chance is at most 0.05 (E of 3 or more).
+
+    Args:
+        layer: a trained layer.
+        domains: of its variables.
+        solutions: (count, v), complete. The more, the more can be told from chance.
+        longest: 2 or 3: the longest clauses that are looked for, sets apart.
+        false_rules: how many rules, by expectation, may be accidents, by counting and by S each. With few solutions a larger
+            number finds many more.
+        progress: show a progress bar (tqdm) on the standard error.
+
+    Returns:
+        `Rules`, the strongest first.
+
+    Raises:
+        TypeError, ValueError: domains that do not fit the layer; values outside them; no solutions; options out of range.
+
+    Example:
+        >>> import torch
+        >>> from difflayers import Domains, SATNet, inference
+        >>> layer = SATNet.from_clauses([[-1, 2], [-2, 3], [1, -3]])    # all three are alike
+        >>> solutions = torch.tensor([[0, 0, 0], [1, 1, 1]] * 20)
+        >>> print(inference.extract_rules(layer, Domains([2, 2, 2]), solutions))
+        6 rules over 3 variables
+        if x1 = 1 then x2 = 1
+        if x2 = 1 then x1 = 1
+        if x1 = 1 then x3 = 1
+        if x3 = 1 then x1 = 1
+        if x2 = 1 then x3 = 1
+        if x3 = 1 then x2 = 1
+    """
+    S = check_layer(layer, domains)
+    if isinstance(solutions, Tensor) and solutions.ndim != 2:
+        raise ValueError(f"solutions must have shape (count, {len(domains)}); got {tuple(solutions.shape)}")
+    solutions, _ = domains.check(solutions)
+    if len(solutions) == 0:
+        raise ValueError("solutions must be one or more; got none")
+    check_size("longest", longest, least=2, most=3)
+    check_number("false_rules", false_rules, positive=True)
+    data = _literals(S, domains, solutions.cpu())
+    n = domains.bits
+    found: list[Rule] = []
+    with ProgressBar(progress, 2 * n * (longest - 1) + 1, "extracting", "literals") as bar:
+        found += _never(data, domains, false_rules)
+        together, pairs = _pairs(data, false_rules)
+        found += pairs
+        bar.update()
+        found += _sets(data, domains, together, false_rules, bar)
+        if longest == 3:
+            found += _triples(data, false_rules, bar)
+        found += _given(layer, data)
+    own = {tuple(sorted(clause)) for clause in domains.clauses()}
+    clauses: dict[tuple[int, ...], Rule] = {}
+    for rule in sorted(found, key=lambda rule: (-rule.strength, len(rule.clause), [abs(i) for i in rule.clause])):
+        if (key := tuple(sorted(rule.clause))) not in own:
+            clauses.setdefault(key, rule)
+    return Rules(domains, clauses.values())
+
+
+def _literals(S: Tensor, domains: Domains, solutions: Tensor) -> _Data:
+    bits = domains.encode(solutions)[0].numpy().astype(np.float32)
+    true = np.concatenate((bits, 1 - bits), 1)
+    rows = S[1 : domains.bits + 1].double().cpu().numpy()
+    C = rows @ rows.T
+    owner = domains._owner.numpy()
+    return _Data(
+        true=true,
+        total=true.sum(0, dtype=np.float64),
+        owner=np.concatenate((owner, owner)),
+        strength=np.block([[C, -C], [-C, C]]),
+    )
+
+
+def _log_chance(a: NDArray[np.float64] | float, b: NDArray[np.float64] | float, count: int) -> NDArray[np.float64]:
+    """log P(two sets of sizes a and b, drawn from `count` independently, have nothing in common); -inf where they must."""
+    rest = count - np.asarray(a) - b
+    value = gammaln(count - a + 1) + gammaln(count - b + 1) - gammaln(count + 1) - gammaln(np.maximum(rest, 0) + 1)
+    return np.where(rest < 0, -np.inf, np.minimum(value, 0.0))
+
+
+def _clause(n: int, *literals: int) -> tuple[int, ...]:
+    """Not all of these are true."""
+    return tuple(sorted((-(t + 1) if t < n else t - n + 1 for t in literals), key=abs))
+
+
+def _never(data: _Data, domains: Domains, false_rules: float) -> list[Rule]:
+    """Values that never occur, where an equal share of the solutions would be too many for chance."""
+    n = domains.bits
+    sizes = np.array(domains.sizes, np.float64)[data.owner]
+    # Of three values or more, only "is this value" can be ruled out; "is not" is another value's business.
+    candidates = (data.total == 0) & ((np.arange(2 * n) < n) | (sizes == 2))
+    expected = data.count / sizes
+    kept = candidates & (expected >= math.log(2 * n / false_rules))
+    return [Rule(_clause(n, t), data.count, float(expected[t])) for t in np.flatnonzero(kept).tolist()]
+
+
+def _pairs(data: _Data, false_rules: float) -> tuple[NDArray[np.bool_], list[Rule]]:
+    """Which pairs of literals are never true together, (2 n, 2 n), and these as rules."""
+    count, n2 = data.count, len(data.total)
+    shared = data.true.T @ data.true
+    i, j = np.triu_indices(n2, 1)
+    apart = data.owner[i] != data.owner[j]
+    i, j = i[apart], j[apart]
+    a, b = data.total[i], data.total[j]
+    possible = (a > 0) & (b > 0) & (a < count) & (b < count)
+    i, j, a, b = i[possible], j[possible], a[possible], b[possible]
+    chance = _log_chance(a, b, count)
+    unviolated = shared[i, j] == 0
+    kept = unviolated & (chance <= math.log(false_rules / max(len(i), 1)))
+    # On the word of S: what is violated on the way down the ranking tells how much else is no rule.
+    order = np.argsort(-data.strength[i, j], kind="stable")
+    p = np.exp(chance[order])
+    good = unviolated[order] & (p <= WEAKEST)
+    usable = p <= WEAKEST
+    odds = np.where(usable, p / (1 - np.minimum(p, 0.5)), 0.0)
+    # One violated pair more than were seen: at the top of the ranking there may be none yet.
+    accidents = np.cumsum(np.where(unviolated[order], 0.0, odds)) + np.maximum.accumulate(odds)
+    within = np.flatnonzero(accidents <= false_rules)
+    if len(within):
+        kept[order[: within[-1] + 1]] |= good[: within[-1] + 1]
+    together = np.zeros((n2, n2), bool)
+    together[i[kept], j[kept]] = together[j[kept], i[kept]] = True
+    rules = [
+        Rule(_clause(n2 // 2, int(s), int(t)), int(x + y), float(x * y / count), float(data.strength[s, t]))
+        for s, t, x, y in zip(i[kept], j[kept], a[kept], b[kept], strict=True)
+    ]
+    return together, rules
+
+
+def _sets(
+    data: _Data, domains: Domains, together: NDArray[np.bool_], false_rules: float, bar: ProgressBar
+) -> list[Rule]:
+    """At-least-one clauses of cliques of literals that exclude each other, one of which is true in every solution."""
+    n = domains.bits
+    same = data.owner[:, None] == data.owner
+    first = np.arange(2 * n) < n
+    several = (np.array(domains.sizes)[data.owner] > 2) & first
+    exclude = together | (same & several[:, None] & several & ~np.eye(2 * n, dtype=bool))
+    left = np.triu(together, 1)
+    found, seen = [], set()
+    for t in range(2 * n):
+        bar.update()
+        while left[t].any():
+            clique = [t, int(np.flatnonzero(left[t])[0])]
+            common = exclude[clique[0]] & exclude[clique[1]]
+            while common.any():
+                options = np.flatnonzero(common)
+                best = int(options[exclude[np.ix_(options, options)].sum(1).argmax()])
+                clique.append(best)
+                common &= exclude[best]
+            left[np.ix_(clique, clique)] = False
+            key = frozenset(clique)
+            if len(clique) > 2 and data.total[clique].sum() == data.count and key not in seen:
+                seen.add(key)
+                found.append(clique)
+    rules = []
+    for clique in found:
+        expected = data.count * float(np.prod(1 - data.total[clique] / data.count))
+        if expected >= math.log(len(found) / false_rules):
+            clause = tuple(sorted((t + 1 if t < n else n - t - 1 for t in clique), key=abs))
+            strength = float(data.strength[np.ix_(clique, clique)][np.triu_indices(len(clique), 1)].mean())
+            rules.append(Rule(clause, data.count, expected, strength))
+    return rules
+
+
+def _triples(data: _Data, false_rules: float, bar: ProgressBar) -> Iterator[Rule]:
+    """Three literals that are never true together though each two are, among those that S couples most."""
+    n2 = len(data.total)
+    n, count = n2 // 2, data.count
+    strength = np.abs(data.strength)
+    strength[data.owner[:, None] == data.owner] = -1
+    near = np.argsort(-strength, axis=1, kind="stable")[:, : 2 * max(NEIGHBOURS, n // 64)]
+    tried = sum(len(near[t]) * (len(near[t]) - 1) for t in range(n2)) // 2
+    threshold = math.log(false_rules / max(tried, 1))
+    shared = data.true.T @ data.true
+    seen = set()
+    for t in range(n2):
+        bar.update()
+        rows = data.true[data.true[:, t] > 0][:, near[t]]
+        with_t = shared[t, near[t]].astype(np.float64)
+        both = rows.T @ rows
+        a, b = np.triu_indices(len(near[t]), 1)
+        zero = (both[a, b] == 0) & (data.owner[near[t][a]] != data.owner[near[t][b]])
+        a, b = a[zero], b[zero]
+        x, y = near[t][a], near[t][b]
+        xy = shared[x, y].astype(np.float64)
+        chance = np.maximum(
+            _log_chance(with_t[a], data.total[y], count),
+            np.maximum(_log_chance(with_t[b], data.total[x], count), _log_chance(xy, data.total[t], count)),
+        )
+        for k in np.flatnonzero(chance <= threshold).tolist():
+            key = frozenset((t, int(x[k]), int(y[k])))
+            if key in seen:
+                continue
+            seen.add(key)
+            together = [with_t[a[k]], with_t[b[k]], xy[k]]
+            alone = [data.total[y[k]], data.total[x[k]], data.total[t]]
+            pairs = data.strength[[t, t, x[k]], [x[k], y[k], y[k]]]
+            expected = min(p * q for p, q in zip(together, alone, strict=True)) / count
+            yield Rule(_clause(n, *key), int(sum(together)), float(expected), float(pairs.mean()))
+
+
+def _given(layer: SATNet, data: _Data) -> Iterator[Rule]:
+    """The clauses that the layer was given, those that no solution violates."""
+    if layer.fixed is None:
+        return
+    n = layer.n
+    for column in layer.fixed.detach().double().cpu().numpy().T:
+        rows = np.flatnonzero(column[1 : n + 1])
+        positive = column[1 : n + 1][rows] > 0
+        if not len(rows) or column[0] >= 0:
+            continue
+        false = np.where(positive, rows + n, rows)  # the literals that violate it when all are true
+        number = data.true[:, false].sum(1)
+        if (number < len(false)).all():
+            clause = tuple(int(r + 1) if p else -int(r + 1) for r, p in zip(rows, positive, strict=True))
+            expected = data.count * float(np.prod(data.total[false] / data.count))
+            a, b = np.triu_indices(len(false), 1)
+            strength = float(data.strength[false[a], false[b]].mean()) if len(a) else 0.0
+            yield Rule(clause, int((number == len(false) - 1).sum()), expected, strength)

@@ -1,0 +1,188 @@
+"""Rules: clauses over the bits of finite-domain variables, given or learnt, to read, to check and to reason with."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from difflayers.inference.domains import Domains
+from difflayers.inference.kernels import propagate
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A clause: at least one of its literals is true."""
+
+    clause: tuple[int, ...]
+    """Bits in DIMACS signs: b for bit b, from 1, and -b for its negation."""
+    support: int = 0
+    """In how many of the given solutions all literals but one are false, so that the rule decides. None violates it."""
+    expected: float = 0.0
+    """How many of them would violate it if its literals had nothing to do with each other."""
+    strength: float = 0.0
+    """The couplings of its bits in S, with the signs of the rule; the mean over its pairs. Large where the layer holds the
+    rule."""
+
+
+class Rules:
+    """Clauses over the bits of `Domains`; that each variable has one value is always among them and need not be said.
+
+    Args:
+        domains: the variables.
+        rules: the rules, in the order in which they are listed.
+
+    Raises:
+        TypeError, ValueError: see `from_clauses`.
+
+    Example:
+        >>> from difflayers import Domains, inference
+        >>> domains = Domains([2, 2, 3], names=["rain", "sun", "season"])
+        >>> rules = inference.Rules.from_clauses(domains, [[-1, -2], [2, 5]])
+        >>> print(rules)
+        2 rules over 3 variables
+        if rain = 1 then sun = 0
+        sun = 1 or season = 2
+    """
+
+    def __init__(self, domains: Domains, rules: Iterable[Rule]) -> None:
+        if not isinstance(domains, Domains):
+            raise TypeError(f"domains must be Domains; got {type(domains).__name__}")
+        self.domains = domains
+        self._rules = tuple(rules)
+        for rule in self._rules:
+            if not rule.clause:
+                raise ValueError("clauses must have a literal each; got an empty one, which nothing satisfies")
+            for literal in rule.clause:
+                if isinstance(literal, bool) or not isinstance(literal, int):
+                    raise TypeError(f"clauses must hold integers; got {literal!r}")
+                if not 1 <= abs(literal) <= domains.bits:
+                    raise ValueError(f"clauses must hold bits 1 to {domains.bits} or their negations; got {literal}")
+
+    @classmethod
+    def from_clauses(cls, domains: Domains, clauses: Iterable[Sequence[int]]) -> "Rules":
+        """Rules that are known: clauses in DIMACS signs over the bits, those of `SATNet.from_clauses` for instance.
+
+        Raises:
+            TypeError, ValueError: a literal is no integer or no bit; an empty clause.
+        """
+        return cls(domains, [Rule(tuple(int(i) if hasattr(i, "__index__") else i for i in c)) for c in clauses])
+
+    def __len__(self) -> int:
+        """How many rules there are, the domains' own not counted."""
+        return len(self._rules)
+
+    def __iter__(self) -> Iterator[Rule]:
+        return iter(self._rules)
+
+    def __getitem__(self, index: int) -> Rule:
+        return self._rules[index]
+
+    def __add__(self, other: "Rules") -> "Rules":
+        """Both, without repeated clauses."""
+        if not isinstance(other, Rules):
+            return NotImplemented
+        if other.domains.sizes != self.domains.sizes:
+            raise ValueError(f"rules must be over the same domains; got {self.domains} and {other.domains}")
+        found = {frozenset(rule.clause): rule for rule in (*other, *self)}
+        return Rules(self.domains, found.values())
+
+    @property
+    def clauses(self) -> list[list[int]]:
+        """All clauses, the domains' own first: each variable has one value."""
+        return self.domains.clauses() + [list(rule.clause) for rule in self]
+
+    def describe(self, rule: Rule) -> str:
+        """A rule in words, with the names of the domains."""
+        literals = sorted(rule.clause, key=lambda i: (i > 0, abs(i)))
+        told = self.domains.describe
+        if len(literals) > 1 and literals[0] < 0:
+            return f"if {' and '.join(told(-i) for i in literals[:-1])} then {told(literals[-1])}"
+        return " or ".join(map(told, literals))
+
+    def __str__(self) -> str:
+        lines = [self.describe(rule) for rule in self._rules[:50]]
+        more = [f"... and {len(self) - 50:,} more"] if len(self) > 50 else []
+        return "\n".join([f"{len(self):,} rules over {len(self.domains)} variables", *lines, *more])
+
+    def __repr__(self) -> str:
+        return f"Rules({self.domains!r}, {len(self):,} rules)"
+
+    def to_cnf(self) -> str:
+        """All clauses as a DIMACS file (``p cnf``), with the bits' meaning as comments."""
+        comments = [f"c {b} {self.domains.describe(b)}" for b in range(1, self.domains.bits + 1)]
+        clauses = self.clauses
+        lines = [" ".join(map(str, [*clause, 0])) for clause in clauses]
+        return "\n".join([*comments, f"p cnf {self.domains.bits} {len(clauses)}", *lines]) + "\n"
+
+    def violations(self, values: Tensor, given: Tensor | None = None) -> Tensor:
+        """Which rules each assignment violates: those whose literals are all known to be false.
+
+        Args:
+            values, given: (..., v), see `Domains.check`.
+
+        Returns:
+            (..., number of rules), bool.
+
+        Raises:
+            TypeError, ValueError: see `Domains.check`.
+
+        Example:
+            >>> import torch
+            >>> from difflayers import Domains, inference
+            >>> rules = inference.Rules.from_clauses(Domains([2, 2]), [[-1, -2], [1, 2]])
+            >>> rules.violations(torch.tensor([[1, 1], [0, 1]]))
+            tensor([[ True, False],
+                    [False, False]])
+        """
+        bits, known = self.domains.encode(values, given)
+        false = torch.cat((known & (bits < 0.5), known & (bits > 0.5), torch.ones_like(known[..., :1])), -1)
+        if not len(self):
+            return false[..., :0]
+        n, width = self.domains.bits, max(len(rule.clause) for rule in self)
+        padded = [[i - 1 if i > 0 else n - i - 1 for i in rule.clause] for rule in self]
+        places = torch.tensor([row + [2 * n] * (width - len(row)) for row in padded], device=false.device)
+        flat = false.reshape(-1, 2 * n + 1)
+        parts = []
+        for part in flat.split(max(1, 2**26 // places.numel())):
+            violated = part[:, places[:, 0]]
+            for column in places.T[1:]:
+                violated = violated & part[:, column]
+            parts.append(violated)
+        found = torch.cat(parts) if parts else flat[:, : len(self)]
+        return found.reshape(*false.shape[:-1], len(self))
+
+
+def check_rules(rules: Rules | None, domains: Domains) -> Rules | None:
+    """Rules over these domains, or None."""
+    if rules is not None and not isinstance(rules, Rules):
+        raise TypeError(f"rules must be Rules, or None; got {type(rules).__name__}")
+    if rules is not None and rules.domains.sizes != domains.sizes:
+        raise ValueError(f"rules must be over the domains of the layer, {domains}; got {rules.domains}")
+    return rules
+
+
+class Propagator:
+    """Unit propagation on a batch: what follows from known literals by clauses of which all literals but one are false.
+
+    A state holds the literals that are known to be true, (B, 2 n): first the bits, then their negations.
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        n = rules.domains.bits
+        places = [sorted({i - 1 if i > 0 else n - i - 1 for i in clause}) for clause in rules.clauses]
+        lengths = np.array([len(clause) for clause in places], np.int64)
+        self._literals = np.array([place for clause in places for place in clause], np.int64)
+        self._offsets = np.concatenate(([0], lengths.cumsum()))
+        order = self._literals.argsort(kind="stable")
+        # For each literal the clauses that it is in.
+        self._clauses = np.arange(len(places)).repeat(lengths)[order]
+        self._starts = np.searchsorted(self._literals[order], np.arange(2 * n + 1))
+
+    def __call__(self, true: Tensor) -> tuple[Tensor, Tensor]:
+        """The state at which nothing follows any more, and whether it contradicts the rules, (B,); both on the CPU."""
+        found = true.cpu().numpy().copy()
+        conflict = np.zeros(len(found), np.bool_)
+        propagate(self._literals, self._offsets, self._clauses, self._starts, found, conflict)
+        return torch.from_numpy(found), torch.from_numpy(conflict)

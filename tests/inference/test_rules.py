@@ -1,0 +1,189 @@
+"""Rules: checked against enumeration, extracted from known problems, and none where there is none."""
+
+import itertools
+import sys
+from typing import Any
+
+import pytest
+import torch
+from inference_problems import LATIN, MIXED, is_latin, latin_clauses, latin_layer, latin_problems, latin_squares
+from torch import Tensor
+
+from difflayers import Domains, SATNet, inference
+from difflayers.inference import Rules
+from difflayers.inference.rules import Propagator
+
+
+def assignments(domains: Domains) -> Tensor:
+    return torch.tensor(list(itertools.product(*map(range, domains.sizes))))
+
+
+def satisfied(domains: Domains, clause: tuple[int, ...], values: Tensor) -> Tensor:
+    """Whether each assignment satisfies a clause, one literal at a time."""
+    z, _ = domains.encode(values)
+    return torch.stack([(z[:, abs(i) - 1] == 1) == (i > 0) for i in clause]).any(0)
+
+
+def random_rules(domains: Domains, count: int, seed: int) -> Rules:
+    generator = torch.Generator().manual_seed(seed)
+    clauses = []
+    for _ in range(count):
+        size = int(torch.randint(1, 4, (), generator=generator))
+        bits = 1 + torch.randperm(domains.bits, generator=generator)[:size]
+        clauses.append((bits * (2 * torch.randint(2, (size,), generator=generator) - 1)).tolist())
+    return Rules.from_clauses(domains, clauses)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_violations_and_propagation_agree_with_enumeration(seed: int) -> None:
+    rules = random_rules(MIXED, 6, seed)
+    everything = assignments(MIXED)
+    holds = torch.stack([satisfied(MIXED, rule.clause, everything) for rule in rules], 1)
+    assert torch.equal(rules.violations(everything), ~holds)
+    valid = everything[holds.all(1)]
+    given = torch.rand(40, 5, generator=torch.Generator().manual_seed(seed)) < 0.4
+    values = everything[torch.randint(len(everything), (40,), generator=torch.Generator().manual_seed(seed))]
+    z, known = MIXED.encode(values, given)
+    true, conflict = Propagator(rules)(torch.cat((known & (z > 0.5), known & (z < 0.5)), 1))
+    exact = inference.solve_exactly(rules, MIXED, values, given, unique=True)
+    assert exact.unique is not None
+    for b in range(40):
+        fits = valid[(valid == values[b])[:, given[b]].all(1)]
+        assert exact.satisfiable[b] == (len(fits) > 0) and exact.unique[b] == (len(fits) == 1)
+        if len(fits):
+            bits, _ = MIXED.encode(fits)
+            both = torch.cat((bits, 1 - bits), 1)
+            assert not conflict[b] and both[:, true[b]].all()  # what is derived holds in every completion
+            assert (fits == exact.values[b]).all(1).any()
+
+
+def test_rules_of_latin_squares() -> None:
+    rules = inference.extract_rules(latin_layer(), LATIN, latin_squares())
+    pairs = {rule.clause for rule in rules if len(rule.clause) == 2}
+    assert pairs == {tuple(sorted(clause, key=abs)) for clause in latin_clauses()}
+    cell = LATIN.literals.view(4, 4, 4)
+    lines = {tuple(sorted(cell[i, :, a].tolist())) for i in range(4) for a in range(4)}
+    lines |= {tuple(sorted(cell[:, i, a].tolist())) for i in range(4) for a in range(4)}
+    assert {rule.clause for rule in rules if len(rule.clause) == 4} == lines
+    assert len(rules) == len(pairs) + len(lines)
+    squares = latin_squares()
+    assert not rules.violations(squares).any()
+    for rule in rules:
+        z, _ = LATIN.encode(squares)
+        true = torch.stack([(z[:, abs(i) - 1] == 1) == (i > 0) for i in rule.clause]).sum(0)
+        assert rule.support == (true == 1).sum()
+
+
+@pytest.mark.parametrize("longest", [2, 3])
+def test_hardly_any_rules_in_noise(longest: int) -> None:
+    """By expectation, no more than false_rules by counting and as many again by S."""
+    domains = Domains([2, 2, 3, 4, 9, 9, 2, 2])
+    found = 0
+    for run in range(40):
+        layer, count = SATNet(domains.bits, 20), (20, 50, 200, 1000)[run % 4]
+        values = torch.stack([torch.randint(size, (count,)) for size in domains.sizes], 1)
+        found += len(inference.extract_rules(layer, domains, values, longest=longest))
+    assert found <= 40 * 2 * 0.1 + 3 * (40 * 2 * 0.1) ** 0.5
+
+
+def test_three_literals() -> None:
+    values = torch.randint(2, (400, 6))
+    values[:, 2] = values[:, 0] ^ values[:, 1]
+    domains, layer = Domains([2] * 6), SATNet(6, 8)
+    assert len(inference.extract_rules(layer, domains, values)) == 0
+    found = {rule.clause for rule in inference.extract_rules(layer, domains, values, longest=3)}
+    assert found == {(1, 2, -3), (1, -2, 3), (-1, 2, 3), (-1, -2, -3)}
+
+
+def test_a_value_that_never_occurs() -> None:
+    values = torch.stack((torch.randint(2, (200,)), torch.randint(3, (200,))), 1)
+    rules = inference.extract_rules(SATNet(5, 4), Domains([2, 4]), values)
+    assert [rule.clause for rule in rules] == [(-5,)]
+    assert (-5,) not in [rule.clause for rule in inference.extract_rules(SATNet(5, 4), Domains([2, 4]), values[:8])]
+
+
+def test_what_s_says_counts() -> None:
+    """With few solutions, the layer that holds the rules finds more of them than one that knows nothing."""
+    squares = latin_squares()[torch.randperm(576)[:100]]
+    found = {}
+    for name, layer in (("rules", latin_layer()), ("noise", SATNet(LATIN.bits, 20))):
+        rules = inference.extract_rules(layer, LATIN, squares)
+        pairs = [rule.clause for rule in rules if len(rule.clause) == 2]
+        assert set(pairs) <= {tuple(sorted(clause, key=abs)) for clause in latin_clauses()}
+        found[name] = len(pairs)
+    assert found["rules"] == len(latin_clauses()) > found["noise"]
+
+
+def test_given_rules_and_learnt_ones_together() -> None:
+    clauses = latin_clauses()
+    given = SATNet.from_clauses(clauses[:40], LATIN.bits, m=10)
+    few = latin_squares()[:30]
+    rules = inference.extract_rules(given, LATIN, few)
+    assert {tuple(sorted(clause, key=abs)) for clause in clauses[:40]} <= {
+        tuple(sorted(rule.clause, key=abs)) for rule in rules
+    }
+    both = Rules.from_clauses(LATIN, clauses[:40]) + Rules.from_clauses(LATIN, clauses[20:])
+    assert len(both) == len(clauses)
+    values, known = latin_problems(20)
+    exact = inference.solve_exactly(both, LATIN, values, known)
+    assert exact.satisfiable.all() and is_latin(exact.values).all()
+    assert torch.equal(exact.values[known], values[known]) and "20 of 20 satisfiable" in str(exact)
+
+
+def test_dimacs_is_what_it_says(tmp_path: Any) -> None:
+    maxsat = pytest.importorskip("difflayers.maxsat")
+    rules = Rules.from_clauses(MIXED, [[-1, 5], [2, -9, 1]])
+    path = tmp_path / "rules.cnf"
+    path.write_text(rules.to_cnf(), encoding="utf-8")
+    instance = maxsat.read(path)
+    assert instance.n == MIXED.bits and len(instance.weights) == len(rules.clauses)
+    assert "c 5 d = 1" in rules.to_cnf().splitlines()
+
+
+def test_words() -> None:
+    rules = Rules.from_clauses(MIXED, [[-1, 5], [2, 9], [-2, -9], [-3], [-1, -5, 4]])
+    assert str(rules).splitlines()[1:] == [
+        "if a = 1 then d = 1",
+        "b = 0 or e = 3",
+        "if b = 0 then e != 3",
+        "b != 1",
+        "if a = 1 and d = 1 then b = 2",
+    ]
+
+
+def test_python_sat_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pysat.solvers", None)
+    rules = Rules.from_clauses(MIXED, [[1]])
+    with pytest.raises(ImportError, match=r"pip install 'python-sat>=1\.8\.dev1'"):
+        inference.solve_exactly(rules, MIXED, *MIXED.partial([]))
+
+
+@pytest.mark.parametrize(
+    ("clauses", "error", "message"),
+    [
+        ([[1, 0]], ValueError, "bits 1 to 9 or their negations; got 0"),
+        ([[10]], ValueError, "got 10"),
+        ([[]], ValueError, "must have a literal each"),
+        ([[1.5]], TypeError, "clauses must hold integers; got 1.5"),
+    ],
+)
+def test_clauses_that_do_not_fit(clauses: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Rules.from_clauses(MIXED, clauses)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"solutions": latin_squares()[:0]}, ValueError, "solutions must be one or more"),
+        ({"solutions": latin_squares()[0]}, ValueError, "solutions must have shape"),
+        ({"solutions": latin_squares() + 1}, ValueError, "got 4 for"),
+        ({"longest": 4}, ValueError, "longest must be at most 3"),
+        ({"false_rules": 0}, ValueError, "false_rules must be"),
+        ({"domains": MIXED}, ValueError, "domains must have 64 bits"),
+    ],
+)
+def test_bad_input_is_named(change: dict[str, Any], error: type[Exception], message: str) -> None:
+    options = {"layer": latin_layer(), "domains": LATIN, "solutions": latin_squares()} | change
+    with pytest.raises(error, match=message):
+        inference.extract_rules(**options)
