@@ -17,9 +17,7 @@ class ProgressBar:
         except ImportError as error:
             raise ImportError("progress needs tqdm: pip install tqdm") from error
         interval = 0.1 if sys.stderr.isatty() else 10.0
-        self._bar = tqdm(
-            total=total, desc=name, unit=f" {unit}", leave=False, mininterval=interval, dynamic_ncols=True
-        )
+        self._bar = tqdm(total=total, desc=name, unit=f" {unit}", leave=False, mininterval=interval, dynamic_ncols=True)
 
     def update(self, count: int = 1) -> None:
         """So many more are done."""

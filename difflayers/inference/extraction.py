@@ -57,7 +57,8 @@ def extract_rules(
     - *sets of which exactly one is true*: cliques of such pairs that are true in all solutions, whose at-least-one clause is
       a rule;
     - values that a variable never has;
-    - with ``longest=3``, three literals that are never true together, among bits that S couples most (to each the nearest 128, or a 32nd);
+    - with ``longest=3``, three literals that are never true together, among bits that S couples most (to each the nearest
+      128, or a 32nd);
     - the clauses that a layer of `SATNet.from_clauses` was given, where no solution violates them.
 
     *The test.* A clause is kept only if no solution violates it, and if that is no accident: were its literals independent,

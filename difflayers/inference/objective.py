@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 
 from difflayers._checks import check_generator
-from difflayers.functional._satnet import objective as objective_of_vectors
-from difflayers.functional._satnet import random_start
+from difflayers.functional._satnet import random_start, solve_satnet
 from difflayers.inference.domains import Domains
 from difflayers.nn import SATNet
-from difflayers.satnet.op import SATNetFunction
 
 MAX_ITER = 100
 EPS = 1e-5
@@ -202,21 +200,17 @@ def evaluate(
     """The learnt objectives of (B, v), float64, and the vectors (B, N, k), from a start (N, k) or (B, N, k)."""
     bits, given = domains.encode(values, dtype=S.dtype)
     _, objective, V = solve(S, bits, given, start, max_iter=max_iter, eps=eps)
-    return objective.double(), V
+    return objective, V
 
 
 def solve(
     S: Tensor, z: Tensor, given: Tensor, start: Tensor, *, max_iter: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Probabilities (B, n), objectives (B,) and vectors (B, N, k) of the layer, from a start (N, k) or (B, N, k)."""
-    if start.ndim == 2:
-        p, V, *_ = SATNetFunction.apply(S, z, given, start, max_iter, eps, 0.0)
-    else:
-        each = [
-            SATNetFunction.apply(S, z[b : b + 1], given[b : b + 1], start[b], max_iter, eps, 0.0) for b in range(len(z))
-        ]
-        p, V = (torch.cat([row[i] for row in each]) for i in range(2))
-    return p, objective_of_vectors(S, V), V
+    found = solve_satnet(
+        S, z, given, start=start.expand(len(z), *start.shape[-2:]), max_iter=max_iter, eps=eps, prox_lam=0.0
+    )
+    return found.value, found.objective, found.vectors
 
 
 def acceptance_limit(
