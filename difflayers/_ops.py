@@ -34,6 +34,20 @@ def autocasts(tensor: Tensor) -> bool:
     return tensor.device.type in ("cpu", "cuda") and torch.is_autocast_enabled(tensor.device.type)
 
 
+def plain(tensor: Tensor) -> bool:
+    """Whether a tensor is memory of the CPU that can be read now: not traced, compiled, mapped, or of another class.
+
+    A kernel may then be called without the dispatcher, which takes longer than a small problem.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and type(tensor) is Tensor
+        and tensor.is_cpu
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        and torch._C._get_tracing_state() is None
+    )
+
+
 def fold(arg: Tensor, dim: int | None, size: int) -> Tensor:
     """The mapped dimension, put in front of the batch and made one with it."""
     arg = arg.unsqueeze(0).expand(size, *arg.shape) if dim is None else arg.movedim(dim, 0)

@@ -1,8 +1,10 @@
 """The layers as functions. `difflayers.nn` holds the same as modules."""
 
-from difflayers.functional._assignment import greedy_matching, hungarian
 from difflayers.functional._clauses import Relation, clauses_to_S, hyperplane_rounding, relations
 from difflayers.functional._dmm import DMMSolution, dmm_matching, solve_dmm
+from difflayers.functional._exact import ExactSolution, assign, exact_matching, hungarian, solve_exact
+from difflayers.functional._greedy import greedy_matching
+from difflayers.functional._matching_loss import matching_loss
 from difflayers.functional._quadratic import (
     QuadraticSolution,
     project_assignment,
@@ -14,23 +16,28 @@ from difflayers.matching.cost import mask_iou, mask_matching_cost
 
 __all__ = [
     "DMMSolution",
+    "ExactSolution",
     "QuadraticSolution",
     "Relation",
     "SATNetSolution",
+    "assign",
     "clauses_to_S",
     "default_k",
     "dmm_matching",
+    "exact_matching",
     "greedy_matching",
     "hungarian",
     "hyperplane_rounding",
     "mask_iou",
     "mask_matching_cost",
+    "matching_loss",
     "project_assignment",
     "quadratic_matching",
     "relations",
     "satnet",
     "satnet_vectors",
     "solve_dmm",
+    "solve_exact",
     "solve_quadratic",
     "solve_satnet",
 ]

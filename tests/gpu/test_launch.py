@@ -16,10 +16,11 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import difflayers
-from difflayers import DMMMatching, QuadraticMatching, SATNet, _cuda
+from difflayers import DMMMatching, ExactMatching, QuadraticMatching, SATNet, _cuda, functional
 from difflayers._checks import check_device
 from difflayers.matching.cuda import Launch
 from difflayers.matching.dmm.cuda import dmm_geometry
+from difflayers.matching.exact.cuda import exact_geometry
 from difflayers.matching.quadratic.cuda import quadratic_geometry
 from difflayers.satnet import cuda as satnet
 from difflayers.satnet.op import _SATNetAdjoint
@@ -27,7 +28,7 @@ from difflayers.satnet.op import _SATNetAdjoint
 LIMITS = [64 * 1024, 99 * 1024, 163 * 1024, 227 * 1024]
 DTYPES = [torch.float32, torch.float64]
 TOO_LONG = {(64 * 1024, torch.float64, 200), (99 * 1024, torch.float64, 200)}  # k for which a block has no room
-OPERATORS = ["satnet_mixing", "satnet_adjoint", "dmm", "dmm_adjoint", "quadratic", "quadratic_adjoint"]
+OPERATORS = ["satnet_mixing", "satnet_adjoint", "dmm", "dmm_adjoint", "quadratic", "quadratic_adjoint", "exact"]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -65,7 +66,7 @@ def test_geometry_refuses_a_k_that_cannot_be_held() -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("limit", LIMITS)
 def test_geometry_of_matching(limit: int, dtype: torch.dtype) -> None:
-    for make in (dmm_geometry, quadratic_geometry):
+    for make in (dmm_geometry, quadratic_geometry, exact_geometry):
         for n, m in [(1, 1), (10, 50), (3, 4000), (64, 200), (200, 300), (1000, 1000)]:
             g = make(n, m, dtype, limit)
             assert g.threads == 32 * g.warps <= 512 and g.bytes % 16 == 0 and g.shared <= limit
@@ -102,7 +103,7 @@ def test_arguments_are_packed_as_the_sources_have_them() -> None:
         _cuda.pack([2**31])
 
 
-@pytest.mark.parametrize("file", ["gram.cu", "mixing.cu", "dmm.cu", "quadratic.cu"])
+@pytest.mark.parametrize("file", ["gram.cu", "mixing.cu", "dmm.cu", "quadratic.cu", "exact.cu"])
 def test_parameters_are_pointers_int32_and_float64(file: str) -> None:
     kernels = signatures(_cuda.program(file, torch.float32))
     assert kernels
@@ -152,6 +153,8 @@ def test_layers_take_fake_cuda_tensors(dtype: torch.dtype) -> None:
         X, bits = torch.ops.difflayers.dmm(cost, fake(3, 4, dtype=torch.bool), 40, 5, 0.1, True, False, True)
         assert same(bits, fake(3, 200, 5, dtype=torch.uint8))
         assert same(torch.ops.difflayers.dmm_adjoint(cost, bits, X, 40, 5, 0.1, True, False), cost)
+        assert same(ExactMatching()(cost, fake(4, dtype=torch.int64)), cost)
+        assert same(functional.assign(cost), fake(3, 4, dtype=torch.int64))
         assert same(torch.ops.difflayers.quadratic_adjoint(cost, fake(3, 5, dtype=torch.float64), cost), cost)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, jacrev, vmap
 from torch.testing import assert_close
 
-from difflayers import DMMMatching, MaskMatchingCost, QuadraticMatching, functional
+from difflayers import DMMMatching, ExactMatching, MaskMatchingCost, QuadraticMatching, functional
 
 INF = math.inf
 DTYPES = [torch.float32, torch.float64]
@@ -40,6 +40,8 @@ def test_opcheck(n: int, m: int, slack: bool, batch: int, dtype: torch.dtype) ->
     torch.library.opcheck(OPS.quadratic.default, (-4 * cost, templates, slack, 1e-9, 100, "X"))
     X, _, beta, _, _ = OPS.quadratic(-4 * cost, templates, slack, 1e-9, 100, "X")
     torch.library.opcheck(OPS.quadratic_adjoint.default, (X, beta, grad))
+    for prices in (None, torch.zeros(batch, m, dtype=torch.float64)):
+        torch.library.opcheck(OPS.exact.default, (cost, templates, prices, slack, True, "cost"))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -49,6 +51,7 @@ def test_operators_agree_with_their_fake_ones_on_other_strides(dtype: torch.dtyp
     grad = torch.randn_like(cost).mT.contiguous().mT
     torch.library.opcheck(OPS.dmm.default, (strided, rows, *DMM_OPTIONS, False, True))
     torch.library.opcheck(OPS.quadratic.default, (-strided, rows, False, 1e-9, 100, "X"))
+    torch.library.opcheck(OPS.exact.default, (strided, rows, None, False, False, "cost"))
     X, bits = OPS.dmm(strided, rows, *DMM_OPTIONS, False, True)
     torch.library.opcheck(OPS.dmm_adjoint.default, (strided, bits, grad, *DMM_OPTIONS, False))
     Y, _, beta, _, _ = OPS.quadratic(-strided, rows, False, 1e-9, 100, "X")
@@ -61,6 +64,8 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "dmm, unmatched": lambda: DMMMatching(5, 3, average=False, unmatched_cost=0.4),
     "quadratic": lambda: QuadraticMatching(0.3),
     "quadratic, unmatched": lambda: QuadraticMatching(0.3, unmatched_cost=0.4),
+    "exact": lambda: ExactMatching(strength=1.0),
+    "exact, unmatched": lambda: ExactMatching("straight-through", unmatched_cost=0.4),
 }
 
 
@@ -120,7 +125,7 @@ def test_compile_of_a_network_around_it() -> None:
 
 
 def test_bad_values_are_refused_under_compile_too() -> None:
-    for layer in (DMMMatching(), QuadraticMatching()):
+    for layer in (DMMMatching(), QuadraticMatching(), ExactMatching()):
         compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
         compiled(torch.rand(2, 3, 4))
         with pytest.raises(ValueError, match=r"cost.* must be finite"):
@@ -149,6 +154,8 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "dmm": lambda C, *masks: functional.dmm_matching(C, *masks, n_grad=6, n_proj=3),
     "quadratic": lambda C, *masks: functional.quadratic_matching(C, 0.3, *masks),
     "projection": lambda C, *masks: functional.project_assignment(-3 * C, *masks),
+    "exact": lambda C, *masks: functional.exact_matching(C, *masks, strength=1.0),
+    "straight-through": lambda C, *masks: functional.exact_matching(C, *masks, gradient="straight-through"),
 }
 
 
@@ -175,6 +182,29 @@ def test_vmap_nested_over_batches_and_over_masks(name: str) -> None:
     assert torch.equal(
         vmap(solve, in_dims=(0, None, None))(C[0, 0], rows[0], columns[0]), solve(C[0, 0], rows[0], columns[0])
     )
+
+
+def test_vmap_over_indices() -> None:
+    C, rows = torch.rand(2, 4, 3, 5), torch.rand(2, 4, 3) < 0.7
+    assert torch.equal(vmap(functional.assign)(C), functional.assign(C))
+    assert torch.equal(vmap(vmap(functional.assign))(C, rows), functional.assign(C, rows))
+    assert torch.equal(vmap(functional.assign, in_dims=1, out_dims=1)(C), functional.assign(C))
+
+
+def test_assign_compiled_and_exported() -> None:
+    C = torch.rand(4, 3, 5)
+    compiled = torch.compile(functional.assign, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(C), functional.assign(C))
+
+    class Assign(nn.Module):
+        def forward(self, cost: Tensor) -> Tensor:
+            return functional.assign(cost, unmatched_cost=0.2)
+
+    exported = torch.export.export(Assign(), (C,), dynamic_shapes={"cost": {0: torch.export.Dim("batch", min=1)}})
+    for size in (1, 7):
+        C = torch.rand(size, 3, 5)
+        assert torch.equal(exported.module()(C), functional.assign(C, unmatched_cost=0.2))
+    assert functional.assign(C.to("meta")).is_meta and functional.assign(C.to("meta")).shape == (7, 3)
 
 
 def test_vmap_over_options_that_are_tensors() -> None:
@@ -228,6 +258,7 @@ def test_second_derivatives_by_torch_func() -> None:
 MODULES: dict[str, Callable[[], nn.Module]] = {
     "dmm": lambda: DMMMatching(7, 3, 0.2, average=False, unmatched_cost=0.4),
     "quadratic": lambda: QuadraticMatching(0.2, unmatched_cost=0.4, tolerance=1e-7, max_iter=40),
+    "exact": lambda: ExactMatching("blackbox", 3.0, unmatched_cost=0.4),
     "cost": lambda: MaskMatchingCost(0.7),
 }
 
@@ -304,6 +335,10 @@ def test_meta_shapes_are_the_real_ones() -> None:
             for keep in (True, False):
                 real = OPS.dmm(cost, templates, *DMM_OPTIONS, slack, keep)
                 fake = OPS.dmm(cost.to("meta"), templates.to("meta"), *DMM_OPTIONS, slack, keep)
+                assert [(x.shape, x.dtype) for x in real] == [(x.shape, x.dtype) for x in fake]
+            for prices in (None, torch.zeros(2, m, dtype=torch.float64)):
+                real = OPS.exact(cost, templates, prices, slack, True, "cost")
+                fake = OPS.exact(cost.to("meta"), templates.to("meta"), prices, slack, True, "cost")
                 assert [(x.shape, x.dtype) for x in real] == [(x.shape, x.dtype) for x in fake]
             real = OPS.quadratic(-cost, templates, slack, 1e-9, 100, "X")
             fake = OPS.quadratic(-cost.to("meta"), templates.to("meta"), slack, 1e-9, 100, "X")

@@ -1,60 +1,11 @@
-"""Assignments of 0 and 1, for evaluation and as baselines: no gradient, and computed on the CPU wherever the cost is."""
+"""Matching by the cheapest pair first: the baseline, without a gradient, computed on the CPU wherever the cost is."""
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from difflayers.matching.problems import check_problems, check_values, prepare
-
-
-def hungarian(
-    cost: Tensor,
-    template_mask: Tensor | None = None,
-    proposal_mask: Tensor | None = None,
-    *,
-    unmatched_cost: float | Tensor | None = None,
-) -> Tensor:
-    """The linear program of `dmm_matching` solved exactly: an assignment of 0 and 1 of minimum cost. No gradient.
-
-    Args:
-        cost, template_mask, proposal_mask, unmatched_cost: as for `dmm_matching`.
-
-    Returns:
-        (..., n, m), the dtype and device of the cost: 1 where template i is matched to proposal j. Computed on the CPU.
-
-    Raises:
-        TypeError, ValueError: as `dmm_matching` does.
-
-    References:
-        Crouse, "On implementing 2D rectangular assignment algorithms", 2016: `scipy.optimize.linear_sum_assignment`.
-
-    Example:
-        >>> import torch
-        >>> from difflayers import functional
-        >>> functional.hungarian(torch.tensor([[0.1, 0.2, 0.9], [0.1, 0.5, 0.9]]))
-        tensor([[0., 1., 0.],
-                [1., 0., 0.]])
-    """
-    from scipy.optimize import linear_sum_assignment
-
-    with torch.no_grad():
-        problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost).cpu()
-        check_problems("cost", problems.cost, problems.templates, problems.slack)
-        X = torch.zeros_like(problems.cost)
-        m = problems.shape[-1]
-        for b, c in enumerate(problems.cost.detach().numpy()):
-            rows = np.flatnonzero(problems.templates[b].numpy())
-            table = c[rows, :m]
-            if problems.slack:  # a column of its own for each row
-                own = np.full((len(rows), len(rows)), np.inf)
-                np.fill_diagonal(own, c[rows, m])
-                table = np.concatenate((table, own), axis=1)
-            i, j = linear_sum_assignment(table)
-            matched = j < m
-            X[b, rows[i[matched]], j[matched]] = 1
-        return problems.restore(X).to(cost.device)
+from difflayers.matching.problems import check_values, prepare
 
 
 def greedy_matching(

@@ -1,0 +1,288 @@
+"""Exact matching as functions: documentation, options, and what is said of a result."""
+
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from difflayers._checks import check_number, check_same_device, check_tensor
+from difflayers._solution import table
+from difflayers.matching.exact.op import ExactFunction, matrix
+from difflayers.matching.exact.op import assign as _assign
+from difflayers.matching.problems import Problems, largest, prepare
+
+Gradient = Literal["blackbox", "straight-through", "none"]
+
+
+class ExactSolution(NamedTuple):
+    """What `solve_exact` found, for each problem of the batch. All fields but the first and the multipliers have the batch's
+    shape. Prints as a table.
+
+    The multipliers certify the assignment: ``C_ij + alpha_i + beta_j >= 0``, and ``= 0`` where template i has proposal j;
+    ``beta_j = 0`` where proposal j is free. Where they are not unique, prices are neither
+    the lowest nor the highest: that makes them a good start for a problem much like this one.
+    """
+
+    value: Tensor
+    """The assignment (..., n, m) that `exact_matching` returns, with its gradient."""
+    objective: Tensor
+    """What was minimised, ``<C, X>``, unmatched templates included."""
+    iterations: Tensor
+    """Rows of the cost that were looked at, int64."""
+    residual: Tensor
+    """How far the certificate is from holding, float64: the largest violation of the conditions above."""
+    converged: Tensor
+    """Whether `residual` is at most 1e-9 times the largest finite cost of the problem (bool). False is rounding."""
+    row_multipliers: Tensor
+    """alpha (..., n), float64: -alpha_i is what template i pays for its match, its price included. 0 for templates that are
+    not there."""
+    column_multipliers: Tensor
+    """beta (..., m), float64, at least 0: the price of proposal j."""
+
+    def __str__(self) -> str:
+        return table(self)
+
+
+def exact_matching(
+    cost: Tensor,
+    template_mask: Tensor | None = None,
+    proposal_mask: Tensor | None = None,
+    *,
+    unmatched_cost: float | Tensor | None = None,
+    gradient: Gradient = "blackbox",
+    strength: float = 10.0,
+) -> Tensor:
+    r"""Match n templates to m proposals at minimum cost: the assignment itself, with a gradient to learn from.
+
+    .. math:: X(C) = \arg\min_X \langle C, X \rangle \quad \text{s.t. } X \ge 0,\; X \mathbf 1 = \mathbf 1,\;
+       X^\top \mathbf 1 \le \mathbf 1
+
+    is a matrix of 0 and 1, found by shortest augmenting paths. It is constant but for jumps: its derivative says
+    nothing. What is returned as the gradient of a loss L instead, with :math:`g = \partial L / \partial X`:
+
+    - ``"blackbox"``: :math:`(X(C + \lambda g) - X(C)) / \lambda`, the gradient of an interpolation of L(X(C)) that is exact
+      where the assignment stays the same over a distance of :math:`\lambda g`. One more solve.
+    - ``"straight-through"``: :math:`-g`, as if X were -C.
+    - ``"none"``: no gradient; that is `hungarian`.
+
+    Args:
+        cost: (..., n, m), floating point: C_ij, the cost of matching template i to proposal j. +inf forbids a pair. Any batch
+            shape, an empty one included. float16 and bfloat16 are computed in float32, float32 in float64.
+        template_mask, proposal_mask: (..., n) and (..., m), bool or integer, broadcast over the batch: nonzero where a
+            template or proposal is there at all. The rest of the cost may hold anything; X and the gradient are 0 there.
+        unmatched_cost: a number or a tensor (..., n), broadcast, at which a template may stay unmatched: its row is then 0.
+            Needed where n > m. Differentiable, as C is. None: every template is matched.
+        gradient: which gradient, see above.
+        strength: :math:`\lambda` of the blackbox gradient. :math:`\lambda g` should be about as large as the differences of
+            costs: far smaller, it moves no assignment and the gradient is 0. A loss that is a mean has a small g.
+
+    Returns:
+        (..., n, m), the dtype of the cost: 1 where template i is matched to proposal j, else 0.
+
+    Raises:
+        TypeError: an argument is not a tensor or has the wrong dtype.
+        ValueError: shapes that do not fit; costs NaN or -inf; n > m, or forbidden pairs that leave a template without a
+            proposal of its own, without unmatched_cost; an unknown gradient; a strength that is not positive; no kernels for
+            the device.
+        NotImplementedError: derivatives of the blackbox gradient.
+
+    Each problem is solved by itself, on one thread: its result depends on neither the batch nor the number of threads. Of equal
+    proposals the first is looked at first, on every device.
+
+    References:
+        Vlastelica, Paulus, Musil, Martius, Rolinek, "Differentiation of blackbox combinatorial solvers", ICLR 2020, algorithm
+        1. Sahoo et al., "Backpropagation through combinatorial algorithms: identity with projection works", ICLR 2023. Jonker,
+        Volgenant, "A shortest augmenting path algorithm for dense and sparse linear assignment problems", 1987.
+
+    See also:
+        `assign`, indices without a gradient; `solve_exact`, with multipliers; `matching_loss`, where the right assignment is
+        known; `quadratic_matching`, relaxed.
+
+    Example:
+        >>> import torch
+        >>> from difflayers import functional
+        >>> cost = torch.tensor([[0.1, 0.2, 0.9], [0.1, 0.5, 0.9]], requires_grad=True)
+        >>> X = functional.exact_matching(cost)
+        >>> X.detach()
+        tensor([[0., 1., 0.],
+                [1., 0., 0.]])
+        >>> X[0, 2].neg().backward()  # the first template should have the last proposal
+        >>> cost.grad
+        tensor([[ 0.0000, -0.1000,  0.1000],
+                [ 0.0000,  0.0000,  0.0000]])
+    """
+    return _solve(cost, template_mask, proposal_mask, unmatched_cost, gradient, strength)[1]
+
+
+def hungarian(
+    cost: Tensor,
+    template_mask: Tensor | None = None,
+    proposal_mask: Tensor | None = None,
+    *,
+    unmatched_cost: float | Tensor | None = None,
+) -> Tensor:
+    """The assignment of minimum cost, a matrix of 0 and 1. No gradient.
+
+    Args:
+        cost, template_mask, proposal_mask, unmatched_cost: as for `exact_matching`.
+
+    Returns:
+        (..., n, m), the dtype and device of the cost: 1 where template i is matched to proposal j.
+
+    Raises:
+        TypeError, ValueError: as `exact_matching` does.
+
+    Example:
+        >>> import torch
+        >>> from difflayers import functional
+        >>> functional.hungarian(torch.tensor([[0.1, 0.2, 0.9], [0.1, 0.5, 0.9]]))
+        tensor([[0., 1., 0.],
+                [1., 0., 0.]])
+    """
+    problems, columns = _columns(cost, template_mask, proposal_mask, unmatched_cost)
+    return problems.restore(
+        matrix(columns, problems.templates, problems.cost.shape[-1], problems.slack, problems.cost.dtype)
+    )
+
+
+def assign(
+    cost: Tensor,
+    template_mask: Tensor | None = None,
+    proposal_mask: Tensor | None = None,
+    *,
+    unmatched_cost: float | Tensor | None = None,
+) -> Tensor:
+    """The assignment of minimum cost as indices: which proposal each template has. No gradient.
+
+    `scipy.optimize.linear_sum_assignment` for a whole batch, on the device of the cost.
+
+    Args:
+        cost, template_mask, proposal_mask, unmatched_cost: as for `exact_matching`.
+
+    Returns:
+        (..., n), int64, on the device of the cost: the proposal of each template, -1 where a template stays unmatched or is
+        not there.
+
+    Raises:
+        TypeError, ValueError: as `exact_matching` does.
+
+    Example:
+        >>> import torch
+        >>> from difflayers import functional
+        >>> functional.assign(torch.tensor([[0.1, 0.2, 0.9], [0.1, 0.5, 0.9]]))
+        tensor([1, 0])
+        >>> functional.assign(torch.tensor([[0.1], [0.2]]), unmatched_cost=0.3)
+        tensor([ 0, -1])
+    """
+    problems, columns = _columns(cost, template_mask, proposal_mask, unmatched_cost)
+    return problems.batched(columns)
+
+
+def solve_exact(
+    cost: Tensor,
+    template_mask: Tensor | None = None,
+    proposal_mask: Tensor | None = None,
+    *,
+    unmatched_cost: float | Tensor | None = None,
+    gradient: Gradient = "blackbox",
+    strength: float = 10.0,
+    start: tuple[Tensor, Tensor] | None = None,
+) -> ExactSolution:
+    """`exact_matching`, with the multipliers of rows and columns, which certify that it is optimal.
+
+    Args:
+        cost, template_mask, proposal_mask, unmatched_cost, gradient, strength: as for `exact_matching`.
+        start: `(row_multipliers, column_multipliers)` of problems much like these, (..., n) and (..., m), each broadcast over
+            the batch: the solution of the last frame of a video, say. The optimum is the same; of several equally good
+            assignments it may be another. It is found sooner where n = m and costs have changed by little; elsewhere a
+            start from nothing is as good. Only those of columns are used.
+
+    Returns:
+        An `ExactSolution`.
+
+    Raises:
+        TypeError, ValueError: as `exact_matching` does; multipliers of columns in `start` negative or not finite.
+
+    Example:
+        >>> import torch
+        >>> from difflayers import functional
+        >>> solution = functional.solve_exact(torch.tensor([[0.0, 0.5, 1.0], [0.0, 0.75, 1.0]]))
+        >>> float(solution.objective), solution.column_multipliers
+        (0.5, tensor([0.7500, 0.2500, 0.0000], dtype=torch.float64))
+    """
+    problems, value, columns, alpha, beta, scans = _solve(
+        cost, template_mask, proposal_mask, unmatched_cost, gradient, strength, start=start, centered=True
+    )
+    flat, width = problems.cost.detach(), problems.cost.shape[-1]
+    X = matrix(columns, problems.templates, width, problems.slack, flat.dtype)
+    residual = _residual(problems, X, alpha, beta)
+    scale = largest(torch.where(flat < torch.inf, flat, 0).abs().flatten(1)).double()
+    fields = (problems.objective(X), scans, residual, residual <= 1e-9 * scale, alpha, beta)
+    return ExactSolution(value, *map(problems.batched, fields))
+
+
+def _residual(problems: Problems, X: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+    """The largest violation of the conditions that make the multipliers a certificate, (B,)."""
+    free = (X[..., :-1] if problems.slack else X).sum(1) == 0
+    unpaid = largest(beta * free)
+    if problems.slack:
+        beta = torch.cat((beta, beta.new_zeros(len(beta), 1)), 1)
+    h = torch.where(problems.cost < torch.inf, problems.cost.detach() + (alpha.unsqueeze(2) + beta.unsqueeze(1)), 0)
+    return torch.maximum(largest(torch.where(X > 0, h, h.clamp(max=0)).abs().flatten(1)), unpaid)
+
+
+def check_exact_options(gradient: str, strength: float) -> None:
+    """The options of the gradient, checked for the function and the module alike."""
+    if gradient not in get_args(Gradient):
+        raise ValueError(f"gradient must be one of {', '.join(map(repr, get_args(Gradient)))}; got {gradient!r}")
+    check_number("strength", strength, positive=True)
+
+
+def _columns(
+    cost: Tensor, template_mask: Tensor | None, proposal_mask: Tensor | None, unmatched_cost: float | Tensor | None
+) -> tuple[Problems, Tensor]:
+    """The checked batch and the column of each row, (B, n)."""
+    problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
+    flat = problems.cost.detach()
+    return problems, _assign(flat, problems.templates, problems.slack, "cost")
+
+
+def _solve(
+    cost: Tensor,
+    template_mask: Tensor | None,
+    proposal_mask: Tensor | None,
+    unmatched_cost: float | Tensor | None,
+    gradient: str,
+    strength: float,
+    *,
+    start: tuple[Tensor, Tensor] | None = None,
+    centered: bool = False,
+) -> tuple[Problems, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The checked batch, the result in the caller's shape, and the rest of what the operator returns."""
+    check_exact_options(gradient, strength)
+    problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
+    flat = problems.cost.detach() if gradient == "none" else problems.cost
+    prices = None if start is None else _prices(start, cost)
+    X, *rest = ExactFunction.apply(
+        flat, problems.templates, prices, problems.slack, centered, gradient, float(strength)
+    )
+    return problems, problems.restore(X), *rest
+
+
+def _prices(start: tuple[Tensor, Tensor], cost: Tensor) -> Tensor:
+    """The multipliers of columns to start with, (B, m)."""
+    if not isinstance(start, tuple) or len(start) != 2:
+        raise TypeError(f"start must be a pair (row_multipliers, column_multipliers); got {type(start).__name__}")
+    shapes = (cost.shape[:-1], (*cost.shape[:-2], cost.shape[-1]))
+    for name, tensor, shape in zip(("start[0]", "start[1]"), start, shapes, strict=True):
+        check_tensor(name, tensor)
+        check_same_device(name, tensor, "the cost", cost.device)
+        if tensor.ndim < 1 or tensor.shape[-1] != shape[-1] or tensor.ndim > len(shape):
+            raise ValueError(f"{name} must have shape {tuple(shape)} or broadcast to it; got {tuple(tensor.shape)}")
+    try:
+        prices = start[1].detach().double().broadcast_to(shapes[1])
+    except RuntimeError:
+        raise ValueError(
+            f"start[1] must have shape {tuple(shapes[1])} or broadcast to it; got {tuple(start[1].shape)}"
+        ) from None
+    return prices.reshape(-1, cost.shape[-1]) if cost.shape[-1] else prices.reshape(cost.shape[:-2].numel(), 0)

@@ -1,0 +1,1 @@
+"""Exact matching: the linear program itself, by shortest augmenting paths."""

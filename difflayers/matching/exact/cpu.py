@@ -1,0 +1,49 @@
+"""Exact matching on CPU: the memory of a batch's results around the kernel, and what is said of a batch that has none."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from difflayers._backends import run_threads
+from difflayers.matching.exact import kernels
+from difflayers.matching.problems import check_problems
+
+_COLD = np.empty((0, 0))
+
+
+def exact(
+    cost: Tensor, templates: Tensor, prices: Tensor | None, slack: bool, centered: bool, name: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`op.exact`: the assignment of a batch, its multipliers, and the rows looked at."""
+    columns, alpha, beta, scans = map(torch.from_numpy, _run(cost, templates, prices, slack, centered, name))
+    return columns, alpha, beta, scans
+
+
+def assign(cost: Tensor, templates: Tensor, slack: bool, name: str) -> Tensor:
+    """The assignment alone."""
+    return torch.from_numpy(_run(cost, templates, None, slack, False, name)[0])
+
+
+def _run(
+    cost: Tensor, templates: Tensor, prices: Tensor | None, slack: bool, centered: bool, name: str
+) -> tuple[np.ndarray, ...]:
+    B, n, width = cost.shape
+    start = _COLD if prices is None else prices.detach().contiguous().numpy()
+    inputs = (cost.detach().contiguous().numpy(), templates.contiguous().numpy(), start, slack, centered)
+    results = np.empty((B, n), np.int64), np.empty((B, n)), np.empty((B, width - slack)), np.empty(B, np.int64)
+    status = np.zeros(B + 1, np.int64)  # of each problem, and whether one has none
+    run_threads(kernels.exact, inputs, (*results, status), 20.0 * cost.numel())
+    if status[B]:
+        refuse(torch.from_numpy(status[:B]), cost, templates, slack, name)
+    return results
+
+
+def refuse(status: Tensor, cost: Tensor, templates: Tensor, slack: bool, name: str) -> None:
+    """The error that says what is wrong with a batch. Infeasible problems and values have the same one for all methods."""
+    check_problems(name, cost, templates, slack)
+    if (status == kernels.WRONG_START).any():
+        raise ValueError("start must hold multipliers of columns that are finite and at least 0; got others")
+    raise ValueError(
+        f"{name} and unmatched_cost must be at most {kernels.LARGEST:g} where they are finite, so that sums of them are; got "
+        f"{float(torch.where(cost.isfinite(), cost, 0).abs().max()):g}"
+    )
