@@ -19,7 +19,7 @@ from difflayers._checks import (
 from difflayers.maxsat.instance import Instance
 from difflayers.maxsat.relaxation import columns
 
-_MOST_ENTRIES = 2**31
+_MOST_ENTRIES = 2**29
 _LARGEST_ENTRY = 1e150  # products of two are finite in float64
 
 
@@ -53,7 +53,7 @@ def clauses_to_S(
         (n + 1 + aux, m), row 0 the truth direction.
 
     Raises:
-        TypeError, ValueError: see `maxsat.Instance.from_clauses`; no clauses, or no variables; more than 2**31 entries, since S
+        TypeError, ValueError: see `maxsat.Instance.from_clauses`; no clauses, or no variables; more than 2**29 entries, since S
             is dense; weights that dtype cannot hold.
 
     References:
@@ -80,7 +80,7 @@ def clauses_to_S(
         )
     shape = (instance.n + 1 + aux, len(instance.hard))
     if math.prod(shape) > _MOST_ENTRIES:
-        raise ValueError(f"clauses must make S, which is dense, of at most 2**31 entries; got variables for {shape}")
+        raise ValueError(f"clauses must make S, which is dense, of at most 2**29 entries; got variables for {shape}")
     dtype = dtype or torch.get_default_dtype()
     scale, variables = columns(instance, instance.finite_weights())
     rows, cols = variables.nonzero()
