@@ -26,7 +26,8 @@ class Solution:
     found_by: Finder
     """Whose assignment it is: a rounding of the relaxation, improved by local search, or that of python-sat."""
     bound: float
-    """No assignment that satisfies all hard clauses costs less; never below 0. An int if all weights are whole numbers."""
+    """No assignment that satisfies all hard clauses costs less; never below 0. An int if all weights are whole numbers,
+    otherwise a float: that of the cost if it is the cost, rounded down if it is less."""
     bound_by: Prover
     """Who proved that: the weights (0, and empty clauses), the dual of the relaxation, or RC2."""
     optimal: bool
