@@ -1,1 +1,1 @@
-"""Parity of a bit sequence, learnt by one SATNet layer along the sequence from one bit of supervision."""
+"""Parity of a bit sequence, learnt from one label for the whole sequence."""

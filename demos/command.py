@@ -1,0 +1,33 @@
+"""A command line made of a dataclass: its fields are the options, the texts below them the help."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+import tyro
+
+Options = TypeVar("Options")
+
+
+def run(
+    program: str,
+    description: str | None,
+    options: type[Options],
+    action: Callable[[Options], int | None],
+    argv: list[str] | None,
+) -> int:
+    """Read the options and act on them; returns the exit status.
+
+    Options that make no sense (a ``ValueError``) end in one line on stderr and status 2, Ctrl-C in status 130.
+    """
+    arguments = tyro.cli(options, prog=program, description=description, args=argv)
+    try:
+        return action(arguments) or 0
+    except ValueError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
