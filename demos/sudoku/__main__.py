@@ -22,6 +22,7 @@ from demos.sudoku.boards import (
 )
 from demos.sudoku.config import PRESETS, TrainConfig
 from demos.sudoku.options import PROGRAM, build_parser, shown, training_options
+from demos.sudoku.photo import command as photo
 
 # torch and numba are imported inside the commands, so that --help and wrong options answer at once.
 if TYPE_CHECKING:
@@ -662,6 +663,7 @@ COMMANDS = {
     "solve": run_solve,
     "rules": run_rules,
     "generate": run_generate,
+    **photo.COMMANDS,
 }
 
 

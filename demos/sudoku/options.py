@@ -9,6 +9,7 @@ from typing import Any
 
 from demos.devices import add_device
 from demos.sudoku.config import NETWORKS, PRESETS, TrainConfig, parse_givens
+from demos.sudoku.photo import command as photo
 
 PROGRAM = "python -m demos.sudoku"
 DEMO_OUTPUT = Path("runs/sudoku-4x4")
@@ -326,4 +327,5 @@ def build_parser() -> argparse.ArgumentParser:
         "--output", type=Path, metavar="FILE", help="gzipped if it ends in .gz (default: standard output)"
     )
     generate.add_argument("--overwrite", action="store_true", help="let --output replace a file")
+    photo.add_commands(commands)
     return parser
