@@ -21,7 +21,8 @@
 #include "state.cuh"
 
 constexpr double PI = 3.14159265358979323846;
-constexpr double LEAST_REFERENCE = 0.5;  // of oracle.py
+constexpr double LEAST_REFERENCE = 0.5;                            // of oracle.py
+constexpr double LEAST_HELD = sizeof(T) == 4 ? 0x1p-46 : 0x1p-104;  // of kernels.py
 constexpr int K = COLUMNS;
 constexpr int STRIPS = (K + 63) / 64;  // columns are multiplied in strips of at most 64
 constexpr int STRIP = K / STRIPS;
@@ -806,17 +807,14 @@ __device__ __noinline__ void substitute(
     }
 }
 
-// x = - D^-1/2 P dv for one free row, by one warp: P_i dv_i is dz_i / pi times the unit tangent towards v_T.
-__device__ inline void output_pull(const T* V, bool is_output, double grad, double scale, int k, T* x) {
+// x = - D^-1/2 P pull, the right-hand side, for one free row, by one warp.
+__device__ inline void right_side(const T* V, const T* pull, double scale, int k, T* x) {
     const int lane = lane_number();
-    double square = 0;
-    for (int c = lane; c < k; c += LANES) square += c > 0 ? double(V[c]) * double(V[c]) : 0.0;
-    const double sine = sqrt(warp_sum(square));
-    const double pull = is_output && sine > 0 ? -grad / PI * scale : 0.0;
-    for (int c = lane; c < K; c += LANES) {
-        const double value = c == 0 ? pull * sine : c < k && pull != 0 ? -pull * double(V[0]) * (double(V[c]) / sine) : 0.0;
-        x[c] = T(value);
-    }
+    double along = 0;
+    for (int c = lane; c < k; c += LANES) along += double(V[c]) * double(pull[c]);
+    along = warp_sum(along);
+    for (int c = lane; c < K; c += LANES)
+        x[c] = c < k ? T(-scale * (double(pull[c]) - along * double(V[c]))) : T(0);
 }
 
 __device__ inline double square_of(const T (&x)[4]) {
@@ -830,11 +828,11 @@ __device__ inline double square_of(const T (&x)[4]) {
 // same right-hand side, preconditioner (a sweep forwards and a sweep backwards, in Eisenstat's arrangement), stopping rule
 // and refusal of directions flatter than 1 / max_iter.
 //
-// Reads C (N, N) and norms of S divided by its scaling, V (batch, N, k), given and grad (batch, n). Fills
+// Reads C (N, N) and norms of S divided by its scaling, V and pull (batch, N, k), given (batch, n). Fills
 // U (batch, N, k), for S divided by its scaling, 0 in fixed rows, and iterations (batch). A block has 7 rows K + rows numbers
 // of `workspace` and 2 N of `lists`.
 extern "C" __global__ void __launch_bounds__(THREADS) adjoint(
-    const T* C, const T* V, const T* norms, const bool* given, const T* grad, long long* state, T* workspace, int* lists,
+    const T* C, const T* V, const T* norms, const bool* given, const T* pull, long long* state, T* workspace, int* lists,
     T* U, long long* iterations, int batch, int N, int n, int k, int rows, int capacity, int max_iter,
     double prox_lam, double tolerance
 ) {
@@ -880,14 +878,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) adjoint(
                 const int i = free[f];
                 const T* vector = V + (sample + i) * k;
                 const double held = double(norms[sample + i]) + damping;
-                const T own_scale = held > 0 ? T(1 / sqrt(held)) : T(0);
+                const T own_scale = held > LEAST_HELD ? T(1 / sqrt(held)) : T(0);
                 if (lane_number() == 0) scale[f] = own_scale;
                 for (int c = lane_number(); c < K; c += LANES) {
                     v[static_cast<long long>(f) * K + c] = c < k ? vector[c] : T(0);
                     u[static_cast<long long>(f) * K + c] = 0;
                 }
-                const double pull = i <= n ? double(grad[static_cast<long long>(b) * n + i - 1]) : 0.0;
-                output_pull(vector, i <= n, pull, own_scale, k, s + static_cast<long long>(f) * K);
+                right_side(vector, pull + (sample + i) * k, own_scale, k, s + static_cast<long long>(f) * K);
             }
             pad(y, n_free);
             __syncthreads();

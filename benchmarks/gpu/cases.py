@@ -86,7 +86,8 @@ def _necessary_gflop(instance: Instance) -> tuple[float, Row]:
     (N, _), k = instance.S.shape, instance.k
     _, (_, V, norms, sweeps, _), grad = _solved(instance)
     tolerance = cpu.residual_tolerance(EPS)
-    _, iterations = cuda.solve_adjoint(instance.S, V, norms, instance.given, grad, PROX_LAM, MAX_ITER, tolerance)
+    pull = op.output_gradient(V, instance.given, grad)
+    _, iterations = cuda.solve_adjoint(instance.S, V, norms, instance.given, pull, PROX_LAM, MAX_ITER, tolerance)
     free = (N - 1 - instance.given.sum(1)).double()
     total = float((2 * free**2 * k * (sweeps + iterations + 0.5)).sum())
     return 1e-9 * total, {"sweeps": sweeps.double().mean().item(), "iterations": iterations.double().mean().item()}
@@ -136,12 +137,13 @@ def parts() -> Iterator[Row]:
                     S, z, given, _, _ = instance
                     start, solution, grad = _solved(instance)
                     _, V, norms, _, _ = solution
-                    U = op._adjoint(S, V, norms, given, grad, PROX_LAM, MAX_ITER, EPS)
+                    pull = op.output_gradient(V, given, grad)
+                    U = op._adjoint(S, V, norms, given, pull, PROX_LAM, MAX_ITER, EPS)
                     work: dict[str, Callable[[], Any]] = {
                         "start": partial(op._mixing, S, z, given, start, 0, EPS),
                         "10 sweeps": partial(op._mixing, S, z, given, start, 10, 0.0),
                         "forward": partial(op._mixing, S, z, given, start, MAX_ITER, EPS),
-                        "backward solve": partial(op._adjoint, S, V, norms, given, grad, PROX_LAM, MAX_ITER, EPS),
+                        "backward solve": partial(op._adjoint, S, V, norms, given, pull, PROX_LAM, MAX_ITER, EPS),
                         "dS": partial(op.weight_gradient, S, V, U),
                     }
                     row: Row = {**_gpu(), "dtype": str(dtype).removeprefix("torch."), "warps": most, "B": B}

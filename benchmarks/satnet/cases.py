@@ -62,7 +62,7 @@ def _baseline_step(instance: Instance) -> tuple[Tensor, Tensor, Tensor]:
     out = torch.where(instance.given, instance.z, solved)
     loss = torch.nn.functional.binary_cross_entropy(out.clamp(1e-6, 1 - 1e-6), instance.bits)
     grad = _loss_gradient(out, instance.bits)
-    pull = torch.stack([oracle.output_gradient(*args) for args in zip(V, instance.given, grad, strict=True)])
+    pull = op.output_gradient(V, instance.given, grad)
     U = torch.zeros_like(V)
     per_coordinate.backward(
         S, V.numpy(), given, norms.numpy(), pull.numpy(), np.float32(PROX_LAM), sweeps.numpy(), U.numpy()
@@ -79,7 +79,8 @@ def _necessary_gflop(instance: Instance) -> tuple[float, Row]:
     out, V, norms, sweeps, _ = cpu.mixing(S, instance.z, instance.given, _start(instance), MAX_ITER, EPS)
     grad = _loss_gradient(out, instance.bits)
     tolerance = cpu.residual_tolerance(EPS)
-    _, iterations = cpu.solve_adjoint(S, V, norms, instance.given, grad, PROX_LAM, MAX_ITER, tolerance)
+    pull = op.output_gradient(V, instance.given, grad)
+    _, iterations = cpu.solve_adjoint(S, V, norms, instance.given, pull, PROX_LAM, MAX_ITER, tolerance)
     free = (N - 1 - instance.given.sum(1)).double()
     gram = free <= 2 * m
     forward = torch.where(gram, 2 * free**2, 4 * free * m) * k * sweeps
@@ -123,13 +124,13 @@ def parts() -> Iterator[Row]:
     instance = sudoku_instance(trained=WEIGHTS.exists())
     S, z, given, start = instance.S, instance.z, instance.given, _start(instance)
     out, V, norms, _, _ = cpu.mixing(S, z, given, start, MAX_ITER, EPS)
-    grad = _loss_gradient(out, instance.bits)
-    U = cpu.adjoint(S, V, norms, given, grad, PROX_LAM, MAX_ITER, EPS)
+    pull = op.output_gradient(V, given, _loss_gradient(out, instance.bits))
+    U = cpu.adjoint(S, V, norms, given, pull, PROX_LAM, MAX_ITER, EPS)
     work = {
         "start and gather": lambda: cpu.mixing(S, z, given, start, 0, EPS),
         "10 sweeps more": lambda: cpu.mixing(S, z, given, start, 10, 0.0),
         "forward": lambda: cpu.mixing(S, z, given, start, MAX_ITER, EPS),
-        "backward solve": lambda: cpu.adjoint(S, V, norms, given, grad, PROX_LAM, MAX_ITER, EPS),
+        "backward solve": lambda: cpu.adjoint(S, V, norms, given, pull, PROX_LAM, MAX_ITER, EPS),
         "dS": lambda: op.weight_gradient(S, V, U),
     }
     threads = torch.get_num_threads()
@@ -146,7 +147,8 @@ def _exact(instance: Instance, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     S, z = instance.S.double(), instance.z.double()
     out, V, norms, _, _ = cpu.mixing(S, z, instance.given, start.double(), 5000, 1e-9)
     grad = _loss_gradient(out, instance.bits.double())
-    U = cpu.solve_adjoint(S, V, norms, instance.given, grad, PROX_LAM, 5000, 1e-12)[0] / cpu.scaling(S) ** 2
+    pull = op.output_gradient(V, instance.given, grad)
+    U = cpu.solve_adjoint(S, V, norms, instance.given, pull, PROX_LAM, 5000, 1e-12)[0] / cpu.scaling(S) ** 2
     return objective(S, V), op.weight_gradient(S, V, U), grad
 
 
@@ -178,13 +180,13 @@ def quality() -> Iterator[Row]:
                     reached = (objective(S, Vc) - optimum) / first <= plain_gap * (1 + 1e-9)
                     matched = torch.where(reached, count, matched)
             grad = _loss_gradient(out, instance.bits.double())
-            exact_U = cpu.solve_adjoint(S, V, norms, given, grad, PROX_LAM, 5000, 1e-12)[0] / cpu.scaling(S) ** 2
+            pull = op.output_gradient(V, given, grad)
+            exact_U = cpu.solve_adjoint(S, V, norms, given, pull, PROX_LAM, 5000, 1e-12)[0] / cpu.scaling(S) ** 2
             scaled_U, iterations = cpu.solve_adjoint(
-                S, V, norms, given, grad, PROX_LAM, MAX_ITER, cpu.residual_tolerance(EPS)
+                S, V, norms, given, pull, PROX_LAM, MAX_ITER, cpu.residual_tolerance(EPS)
             )
             U = scaled_U / cpu.scaling(S) ** 2
             descent = torch.zeros_like(V)
-            pull = torch.stack([oracle.output_gradient(*args) for args in zip(V, given, grad, strict=True)])
             lengths = norms * cpu.scaling(S) ** 2
             arrays = [V.numpy(), _rows_given(instance), lengths.numpy(), pull.numpy()]
             per_coordinate.backward(S.numpy(), *arrays, PROX_LAM, sweeps.numpy(), descent.numpy())

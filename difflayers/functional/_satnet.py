@@ -9,8 +9,8 @@ from torch import Tensor
 from difflayers._checks import check_device, check_number, check_same_device, check_size, check_tensor
 from difflayers._ops import autocasts
 from difflayers._solution import table
+from difflayers.satnet import op
 from difflayers.satnet.cpu import scaling
-from difflayers.satnet.op import SATNetFunction
 
 
 class SATNetSolution(NamedTuple):
@@ -28,9 +28,6 @@ class SATNetSolution(NamedTuple):
     """Whether that is below `eps`, or 0 (bool). False: `max_iter` ended it."""
     vectors: Tensor
     """(..., n + 1 + aux, k), the dtype of S: the solution V, the truth direction first. A `start` for the next solve."""
-
-    def __repr__(self) -> str:
-        return table(self)
 
     def __str__(self) -> str:
         return table(self)
@@ -98,9 +95,9 @@ def satnet(
             generator gives the same start on every device. If None: torch's global one of the device of S.
         start: (..., n + 1 + aux, k), one for each sample, or (n + 1 + aux, k) for all: vectors to start at, such as the
             `SATNetSolution.vectors` of an earlier solve, in place of random ones. Scaled to length 1, held constant. Also
-            the :math:`r_i` are those of the start: its part orthogonal to :math:`v_\top`, drawn from the generator where
-            there is none (rows that were 0 or 1). So a problem started at its own solution takes a sweep or a few. Free
-            variables can leave the axis of :math:`v_\top` only if a vector of the problem is off it.
+            the :math:`r_i` are those of the start: its part orthogonal to :math:`v_\top`, and a fixed direction for each
+            row where there is none (rows that were 0 or 1). Nothing is drawn. So a problem started at its own solution
+            takes a sweep or a few. Free variables leave the axis of :math:`v_\top` only if a vector of the problem is off it.
 
     Returns:
         (..., n), the dtype of S: given entries as they came, the others solved for. `solve_satnet` says more.
@@ -109,7 +106,7 @@ def satnet(
         TypeError: an argument is not a tensor or has the wrong dtype; z and S differ in dtype.
         ValueError: shapes that do not fit, values outside [0, 1] or NaN, S not finite, a row of zeros or NaN in start, sizes
             or iterations below 1, eps or prox_lam negative, tensors on a device without kernels.
-        NotImplementedError: second derivatives.
+        NotImplementedError: forward mode over forward mode.
 
     A random start is drawn once and shared by the batch: a sample's result depends on S, its own z and mask, and its start
     alone, to the last bit, whatever the batch around it, its order or the number of threads. The gradient with respect
@@ -154,7 +151,8 @@ def solve_satnet(
         S, z, is_input, k, max_iter, eps, prox_lam, generator, start: those of `satnet`.
 
     Returns:
-        A `SATNetSolution`. Its `value` is what `satnet` returns, differentiable as that is; the rest is not.
+        A `SATNetSolution`. Its `value` is what `satnet` returns and `vectors` what `satnet_vectors` does, differentiable as
+        those are; the rest is not.
 
     Raises:
         TypeError, ValueError: as `satnet`.
@@ -178,7 +176,7 @@ def solve_satnet(
     converged = (decreases < eps) | (decreases == 0)
     return SATNetSolution(
         out,
-        objective(S.detach(), V).reshape(batch),
+        objective(S.detach(), V.detach()).reshape(batch),
         sweeps.reshape(batch),
         decreases.reshape(batch),
         converged.reshape(batch),
@@ -194,13 +192,16 @@ def satnet_vectors(
     k: int | None = None,
     max_iter: int = 40,
     eps: float = 1e-4,
+    prox_lam: float = 1e-2,
     generator: torch.Generator | None = None,
     start: Tensor | None = None,
 ) -> Tensor:
-    """The vectors behind `satnet`: the solution V of its SDP, for other roundings of it. Not differentiable.
+    """The vectors behind `satnet`: the solution V of its SDP, differentiable in S and in the given entries of z.
+
+    Probabilities, roundings, objectives or anything else of V are plain torch on top of it, with one backward solve for all.
 
     Args:
-        S, z, is_input, k, max_iter, eps, generator, start: those of `satnet`, and as there.
+        S, z, is_input, k, max_iter, eps, prox_lam, generator, start: those of `satnet`, and as there.
 
     Returns:
         (..., n + 1 + aux, k), the dtype of S: unit vectors, that of the truth direction first, then those of the n variables
@@ -217,7 +218,7 @@ def satnet_vectors(
         >>> V.shape, (V[:, 1:] @ V[:, 0, :, None]).squeeze(-1)[0, 0].item()
         (torch.Size([1, 3, 4]), 1.0)
     """
-    V = _solve(S.detach(), z.detach(), is_input, k, max_iter, eps, 0.0, generator, start)[1]
+    V = _solve(S, z, is_input, k, max_iter, eps, prox_lam, generator, start)[1]
     return V.reshape(*z.shape[:-1], *V.shape[1:])
 
 
@@ -236,21 +237,30 @@ def _solve(
     shape, z = z.shape, _check(S, z, is_input, k, max_iter, eps, prox_lam, start)
     rows, n = S.shape[0], z.shape[-1]
     given = is_input.reshape(-1, n) != 0
-    if start is not None:
-        k = start.shape[-1]
-    drawn = random_start(rows, default_k(rows) if k is None else k, S.dtype, S.device, generator)
-    first = drawn if start is None else _warm_start(start, drawn, given)
-    out, V, _, sweeps, decreases = SATNetFunction.apply(S, z.reshape(-1, n), given, first, max_iter, eps, prox_lam)
-    return out.reshape(shape), V, sweeps, decreases
+    if start is None:
+        first = random_start(rows, default_k(rows) if k is None else k, S.dtype, S.device, generator)
+    else:
+        first = _warm_start(start, given)
+    z = z.reshape(-1, n)
+    out, V, sweeps, decreases = op.vectors(S, z, given, first, prox_lam, max_iter, eps)
+    return op.probabilities(V, z, given, out).reshape(shape), V, sweeps, decreases
 
 
-def _warm_start(start: Tensor, drawn: Tensor, given: Tensor) -> Tensor:
-    """(B, N, k): the rows of a start, of length 1, and drawn ones for given variables to which it gives no direction r_i."""
-    (B, n), (N, k) = given.shape, drawn.shape
+def _warm_start(start: Tensor, given: Tensor) -> Tensor:
+    """(B, N, k): the rows of a start, of length 1, and fixed ones for given variables to which it gives no direction r_i."""
+    (B, n), (N, k) = given.shape, start.shape[-2:]
     start = torch.nn.functional.normalize(start.detach(), dim=-1).reshape(-1, N, k).expand(B, N, k)
     on_axis = (start[..., 1:] == 0).all(-1)
     needs_direction = on_axis & torch.nn.functional.pad(given, (1, N - 1 - n), value=True)
-    return torch.where(needs_direction.unsqueeze(-1), drawn, start)
+    return torch.where(needs_direction.unsqueeze(-1), _scattered(N, k, start), start)
+
+
+def _scattered(rows: int, k: int, like: Tensor) -> Tensor:
+    """(rows, k): unit vectors that look random and are always the same, on every device; nothing is drawn."""
+    x = torch.arange(1, rows * k + 1, device=like.device)
+    for _ in range(3):  # a hash of 32 bits whose products fit in 64
+        x = (x ^ (x >> 16)) * 0x45D9F3B % 2**32
+    return torch.nn.functional.normalize((x.to(like.dtype) / 2**31 - 1).reshape(rows, k), dim=1)
 
 
 def objective(S: Tensor, V: Tensor) -> Tensor:

@@ -32,22 +32,22 @@ def mixing(
 
 
 def adjoint(
-    S: Tensor, V: Tensor, norms: Tensor, given: Tensor, grad: Tensor, prox_lam: float, max_iter: int, eps: float
+    S: Tensor, V: Tensor, norms: Tensor, given: Tensor, pull: Tensor, prox_lam: float, max_iter: int, eps: float
 ) -> Tensor:
-    """`op.adjoint`: the linear system of the backward pass, for a batch."""
-    return solve_adjoint(S, V, norms, given, grad, prox_lam, max_iter, residual_tolerance(eps))[0]
+    """`op.adjoint`: the linear system of all derivatives, for a batch."""
+    return solve_adjoint(S, V, norms, given, pull, prox_lam, max_iter, residual_tolerance(eps))[0]
 
 
 def solve_adjoint(
-    S: Tensor, V: Tensor, norms: Tensor, given: Tensor, grad: Tensor, prox_lam: float, max_iter: int, tolerance: float
+    S: Tensor, V: Tensor, norms: Tensor, given: Tensor, pull: Tensor, prox_lam: float, max_iter: int, tolerance: float
 ) -> tuple[Tensor, Tensor]:
     """U (B, N, k), times scaling(S)^2, and the iterations it took, (B,), to the given tolerance on the squared residual."""
-    S, V, norms, given, grad = (t.detach().contiguous() for t in (S, V, norms, given, grad))
+    S, V, norms, given, pull = (t.detach().contiguous() for t in (S, V, norms, given, pull))
     scale = scaling(S)
     S, prox_lam = S / scale, prox_lam / float(scale) / float(scale)
     U, iterations = torch.empty_like(V), torch.zeros(len(V), dtype=torch.int64)
     C, room = _gram(S, given, with_fixed=False)
-    inputs = [t.numpy() for t in (S, C, V, norms, given, grad)]
+    inputs = [t.numpy() for t in (S, C, V, norms, given, pull)]
     operations = 2.0 * max_iter * V.numel() * min(V.shape[1], 4 * S.shape[1])
     run_threads(
         kernels.adjoint,

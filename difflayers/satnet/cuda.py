@@ -103,22 +103,22 @@ def mixing(
 
 
 def adjoint(
-    S: Tensor, V: Tensor, norms: Tensor, given: Tensor, grad: Tensor, prox_lam: float, max_iter: int, eps: float
+    S: Tensor, V: Tensor, norms: Tensor, given: Tensor, pull: Tensor, prox_lam: float, max_iter: int, eps: float
 ) -> Tensor:
-    """`op.adjoint`: the linear system of the backward pass, for a batch."""
-    return solve_adjoint(S, V, norms, given, grad, prox_lam, max_iter, residual_tolerance(eps))[0]
+    """`op.adjoint`: the linear system of all derivatives, for a batch."""
+    return solve_adjoint(S, V, norms, given, pull, prox_lam, max_iter, residual_tolerance(eps))[0]
 
 
 def solve_adjoint(
-    S: Tensor, V: Tensor, norms: Tensor, given: Tensor, grad: Tensor, prox_lam: float, max_iter: int, tolerance: float
+    S: Tensor, V: Tensor, norms: Tensor, given: Tensor, pull: Tensor, prox_lam: float, max_iter: int, tolerance: float
 ) -> tuple[Tensor, Tensor]:
     """As `cpu.solve_adjoint`: U (B, N, k), times scaling(S)^2, and the iterations it took, (B,)."""
-    S, V, norms, given, grad = (t.detach().contiguous() for t in (S, V, norms, given, grad))
+    S, V, norms, given, pull = (t.detach().contiguous() for t in (S, V, norms, given, pull))
     (B, N, k), n = V.shape, given.shape[1]
     U, iterations = torch.empty_like(V), S.new_empty(B, dtype=torch.int64)
     if B:
         launch = _Launch(S, k, "adjoint", B, copies=7)
-        inputs = (launch.C, V, norms, given, grad, launch.state, launch.workspace, launch.lists)
+        inputs = (launch.C, V, norms, given, pull, launch.state, launch.workspace, launch.lists)
         sizes = (B, N, n, k, launch.rows, launch.geometry.capacity, min(max_iter, 2**31 - 1))
         launch(*inputs, U, iterations, *sizes, float(prox_lam), float(tolerance))
     return U, iterations

@@ -30,6 +30,7 @@ from difflayers.satnet.oracle import LEAST_REFERENCE
 
 # Up to this many free variables for each column of S, the Gram form takes fewer operations (2 N_f k against 4 m k).
 GRAM_LIMIT = 2
+LEAST_HELD_32, LEAST_HELD_64 = 2.0**-46, 2.0**-104  # of |g_i| + prox_lam, in units of S divided by its scaling
 ROWS = 6  # rows of a register tile: 6 x 2 vectors of accumulators fill a register file of 16
 VECTOR_BYTES = 64 if llvm.get_host_cpu_features().get("avx512f", False) else 32
 
@@ -563,20 +564,16 @@ def _triangular_solve(
 
 
 @helper_fast
-def _output_pull(V, grad, b, free, n_free, scale, x):
-    """x = - D^-1/2 P dv, the right-hand side, with P_i dv_i = dz_i / pi times the unit tangent towards v_T."""
-    n, k = grad.shape[1], V.shape[2]
+def _right_side(v, pull, b, free, n_free, scale, x):
+    """x = - D^-1/2 P pull, the right-hand side."""
+    k = pull.shape[2]
     for f in range(n_free):
         i = free[f]
-        square = 0.0
-        if i <= n:
-            for c in range(1, k):
-                square += V[b, i, c] * V[b, i, c]
-        sine = math.sqrt(square)
-        pull = -grad[b, i - 1] / math.pi * scale[f] if sine > 0 else 0.0
+        along = x.dtype.type(0)
+        for c in range(k):
+            along += v[f, c] * pull[b, i, c]
         for c in range(x.shape[1]):
-            x[f, c] = -pull * V[b, i, 0] * (V[b, i, c] / sine) if 0 < c < k and sine > 0 else 0.0
-        x[f, 0] = pull * sine
+            x[f, c] = -scale[f] * (pull[b, i, c] - along * v[f, c]) if c < k else 0.0
 
 
 @helper
@@ -624,10 +621,10 @@ def _extend(beta, r, p, n_free):
 
 
 @kernel
-def adjoint(S, C, V, norms, given, grad, prox_lam, max_iter, tolerance, room, ticket, U, iterations):
-    """Solve the linear system of the backward pass, `oracle.coordinate_descent`, by preconditioned conjugate gradients.
+def adjoint(S, C, V, norms, given, pull, prox_lam, max_iter, tolerance, room, ticket, U, iterations):
+    """Solve the linear system of all derivatives, `oracle.coordinate_descent`, by preconditioned conjugate gradients.
 
-    With D_i = |g_i| + prox_lam, the system is (D + P C_off P) U = -P dv. The preconditioner is the Gauss-Seidel sweep
+    With D_i = |g_i| + prox_lam, the system is (D + P C_off P) U = -P pull. The preconditioner is the Gauss-Seidel sweep
     itself, forwards and backwards (SSOR); in the variables x = (I + L') D^1/2 U, an iteration on the preconditioned
     matrix (I + L)^-1 (I + L + L') (I + L')^-1 takes one substitution up and one down, together as many operations as one
     sweep (Eisenstat, SIAM J. Sci. Stat. Comput. 2(1), 1981). |r|^2 in these variables is twice the amount by which one
@@ -638,7 +635,8 @@ def adjoint(S, C, V, norms, given, grad, prox_lam, max_iter, tolerance, room, ti
     unique, mu comes near 0 or below, the exact solution means nothing, and one such sample would drown the batch. So the
     iteration ends, with what it has, at a direction flatter than 1 / max_iter: one that max_iter sweeps would not resolve.
 
-    Fills U (B, N, k), 0 in given rows, and iterations (B,). A coordinate that nothing holds (D_i = 0) is left out.
+    Fills U (B, N, k), 0 in given rows, and iterations (B,). A coordinate that nothing holds is left out: D_i no more than the
+    square of the dtype's eps, where the largest entry of S is about 1.
     """
     N, m = S.shape
     k = V.shape[2]
@@ -653,6 +651,7 @@ def adjoint(S, C, V, norms, given, grad, prox_lam, max_iter, tolerance, room, ti
     tiles = np.zeros((2, ROWS, columns), V.dtype)
     tile, change, coefficient = tiles[0], tiles[1], np.zeros((ROWS, ROWS), V.dtype)
     block, scale = np.zeros(room, V.dtype), np.zeros(N, V.dtype)
+    least = LEAST_HELD_32 if V.itemsize == 4 else LEAST_HELD_64
     while True:
         b = take_ticket(ticket)
         if b >= given.shape[0]:
@@ -673,11 +672,11 @@ def adjoint(S, C, V, norms, given, grad, prox_lam, max_iter, tolerance, room, ti
             _gather(C, free, n_free, free, n_free, ends, block)
         for f in range(n_free):
             held = norms[b, free[f]] + prox_lam
-            scale[f] = 1 / math.sqrt(held) if held > 0 else 0.0
+            scale[f] = 1 / math.sqrt(held) if held > least else 0.0
             for c in range(k):
                 v[f, c] = V[b, free[f], c]
         _clear(u, n_free)
-        _output_pull(V, grad, b, free, n_free, scale, s)
+        _right_side(v, pull, b, free, n_free, scale, s)
         size = _unit_scale(s, n_free)
         _triangular_solve(
             False, gram, a, a_cols, rows, n_free, scale, v, s, zero, unused, r, w, tile, change, coefficient, lanes

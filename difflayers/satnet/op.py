@@ -3,20 +3,22 @@
 The `autograd.Function` stands outside the operators, with `setup_context` and a generated vmap rule: that passes
 gradcheck, opcheck, torch.compile, torch.export, vmap and torch.func alike.
 
-Shapes: S (N, m), z and given (B, n), start (N, k) for all samples or (B, N, k), V and U (B, N, k), norms (B, N), sweeps and
-decreases (B,).
+Shapes: S (N, m), z and given (B, n), start (N, k) for all samples or (B, N, k), V, U and pull (B, N, k), norms (B, N), sweeps
+and decreases (B,).
 """
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
+from torch._C._functorch import TransformType
+from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 
 from difflayers._ops import define, fold, library, unfold
 from difflayers.satnet import cpu, cuda
+from difflayers.satnet.cpu import scaling
 from difflayers.satnet.oracle import input_directions
 
 
@@ -36,7 +38,7 @@ def _fake_mixing(
 
 
 def _fake_adjoint(
-    S: Tensor, V: Tensor, norms: Tensor, given: Tensor, grad: Tensor, prox_lam: float, max_iter: int, eps: float
+    S: Tensor, V: Tensor, norms: Tensor, given: Tensor, pull: Tensor, prox_lam: float, max_iter: int, eps: float
 ) -> Tensor:
     return V.new_empty(V.shape)
 
@@ -49,7 +51,7 @@ _mixing = define(
     _fake_mixing,
 )
 _adjoint = define(
-    "satnet_adjoint(Tensor S, Tensor V, Tensor norms, Tensor given, Tensor grad, float prox_lam, int max_iter, float eps)"
+    "satnet_adjoint(Tensor S, Tensor V, Tensor norms, Tensor given, Tensor pull, float prox_lam, int max_iter, float eps)"
     " -> Tensor",
     cpu.adjoint,
     cuda.adjoint,
@@ -101,69 +103,205 @@ def _vmap_adjoint(info: Any, in_dims: Sequence[int | None], *args: Any) -> tuple
     return unfold(U, size), 0
 
 
-class SATNetFunction(torch.autograd.Function):
-    """(S, z, given, start, ...) -> (probabilities, V, norms, sweeps, decreases); only the first is differentiable."""
+class _VectorsReverse(torch.autograd.Function):
+    """(S, z, ...) -> (out, V, norms, sweeps, decreases), differentiable in V: the implicit function behind the layer."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(
-        S: Tensor, z: Tensor, given: Tensor, start: Tensor, max_iter: int, eps: float, prox_lam: float
+        S: Tensor, z: Tensor, given: Tensor, start: Tensor, prox_lam: float, max_iter: int, eps: float
     ) -> tuple[Tensor, ...]:
         return _mixing(S, z, given, start, max_iter, eps)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        S, z, given, start, ctx.max_iter, ctx.eps, ctx.prox_lam = inputs
-        _, V, norms, sweeps, decreases = output
-        ctx.mark_non_differentiable(V, norms, sweeps, decreases)
+        S, z, given, start, *ctx.options = inputs
+        out, V, norms, sweeps, decreases = output
+        ctx.mark_non_differentiable(out, norms, sweeps, decreases)
         ctx.save_for_backward(S, z, given, start, V, norms)
+        ctx.save_for_forward(S, z, given, start, V, norms)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Any, ...]:
-        needs_S, needs_z = ctx.needs_input_grad[:2]
-        dS, dz = _SATNetAdjoint.apply(*ctx.saved_tensors, grad, ctx.prox_lam, ctx.max_iter, ctx.eps, needs_S, needs_z)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        (S, z, given, start, V, norms), pull = ctx.saved_tensors, grads[1]
+        with torch.autocast("cuda" if S.is_cuda else "cpu", enabled=False):
+            U = _apply(_SolveReverse, _Solve, S, V, norms, given, pull, *ctx.options)
+            scale = scaling(S.detach())  # U is that of S / scale
+            scaled = S / scale
+            dS = weight_gradient(scaled, V, U) / scale if ctx.needs_input_grad[0] else None
+            dz = input_gradient(scaled, U, pull, z, given, start) if ctx.needs_input_grad[1] else None
         return dS, dz, None, None, None, None, None
 
 
-class _SATNetAdjoint(torch.autograd.Function):
-    """The backward pass, as a function of its own that refuses to be differentiated again."""
+class _Vectors(_VectorsReverse):
+    """The same with forward mode: dV of the free rows solves the linear system, those of the given ones move with z."""
+
+    @staticmethod
+    def jvp(ctx: Any, dS: Tensor | None, dz: Tensor | None, *unused: Any) -> tuple[Any, ...]:
+        _refuse_nested_forward_mode()
+        S, z, given, start, V, norms = ctx.saved_tensors
+        scale = scaling(S.detach())
+        scaled, pull, fixed = S / scale, torch.zeros_like(V), torch.zeros_like(V)
+        if dS is not None:
+            pull = _gram_change(scaled, dS / scale, V)
+        if dz is not None:
+            n = z.shape[1]
+            along, across = (torch.where(given, math.pi * dz * x, 0).unsqueeze(-1) for x in _sine_and_cosine(z))
+            moved = across * input_directions(start)[..., 1 : n + 1, :]
+            moved = torch.cat((moved[..., :1] + along, moved[..., 1:]), -1)
+            fixed = torch.nn.functional.pad(moved, (0, 0, 1, V.shape[1] - 1 - n))
+            pull = pull + gram_product(scaled, fixed)
+        dV = fixed + _apply(_SolveReverse, _Solve, S, V, norms, given, pull, *ctx.options)
+        return None, dV, None, None, None
+
+
+class _SolveReverse(torch.autograd.Function):
+    """The linear system of all derivatives: U = -(D + P C_off P)^-1 P R over the free rows, for any R (B, N, k).
+
+    D_i = |g_i| + prox_lam and P_i = I - v_i v_i', of S divided by its scaling. |g_i| counts as the function of S and V that
+    it is, so that U can be differentiated in S, V and R, as often as one likes: each derivative is this system again.
+    With mu_i = v_i . (C U + R)_i, the system says P_i ((D U + C_off U + R)_i - mu_i v_i) = 0 and v_i . u_i = 0, whose
+    derivatives are those below.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(
         S: Tensor,
-        z: Tensor,
-        given: Tensor,
-        start: Tensor,
         V: Tensor,
         norms: Tensor,
-        grad: Tensor,
+        given: Tensor,
+        R: Tensor,
         prox_lam: float,
         max_iter: int,
         eps: float,
-        needs_S: bool,
-        needs_z: bool,
-    ) -> tuple[Tensor | None, Tensor | None]:
-        with torch.autocast("cuda" if S.is_cuda else "cpu", enabled=False):
-            U = _adjoint(S, V, norms, given, grad, prox_lam, max_iter, eps)
-            scale = cpu.scaling(S)  # U is that of S / scale
-            S = S / scale
-            dS = weight_gradient(S, V, U) / scale if needs_S else None
-            dz = input_gradient(S, U, z, given, start, grad) if needs_z else None
-        return dS, dz
+    ) -> Tensor:
+        return _adjoint(S, V, norms, given, R, prox_lam, max_iter, eps)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        pass
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        S, V, norms, given, R, *ctx.options = inputs
+        ctx.save_for_backward(S, V, norms, given, R, output)
+        ctx.save_for_forward(S, V, norms, given, R, output)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, *grads: Tensor) -> NoReturn:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        S, V, norms, given, R, U = ctx.saved_tensors
+        scale = scaling(S.detach())
+        scaled = S / scale
+        Y = _apply(_SolveReverse, _Solve, S, V, norms, given, grad, *ctx.options)
+        mu, nu = _dot(V, gram_product(scaled, U) + R), _dot(V, gram_product(scaled, Y) + grad)
+        moved = _dot(Y, U) * V
+        dV = -nu * U - mu * Y - gram_product(scaled, moved)
+        dS = (weight_gradient(scaled, U, Y) - weight_gradient(scaled, moved, V)) / scale
+        return dS, dV, None, None, Y, None, None, None
+
+
+class _Solve(_SolveReverse):
+    """The same with forward mode."""
+
+    @staticmethod
+    def jvp(ctx: Any, dS: Tensor | None, dV: Tensor | None, *others: Any) -> Tensor:
+        (S, V, norms, given, R, U), dR = ctx.saved_tensors, others[2]
+        scale = scaling(S.detach())
+        scaled = S / scale
+        pull, change, turned = torch.zeros_like(V), torch.zeros_like(V), torch.zeros_like(V)
+        if dR is not None:
+            pull = pull + dR
+        if dS is not None:
+            pull = pull + _gram_change(scaled, dS / scale, U)
+            change = change + _gram_change(scaled, dS / scale, V)
+        if dV is not None:
+            turned = _dot(dV, U) * V
+            pull = pull - _dot(V, gram_product(scaled, U) + R) * dV - gram_product(scaled, turned)
+            change = change + gram_product(scaled, dV)
+        pull = pull - _dot(V, change) * U  # |g_i| changes by -v_i . change_i
+        return _apply(_SolveReverse, _Solve, S, V, norms, given, pull, *ctx.options) - turned
+
+
+class _ProbabilitiesReverse(torch.autograd.Function):
+    """arccos(-v_i . v_T) / pi of the free variables and z of the given ones; `out` has their values already."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(V: Tensor, z: Tensor, given: Tensor, out: Tensor) -> Tensor:
+        return out.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        V, _, given, _ = inputs
+        ctx.save_for_backward(V, given)
+        ctx.save_for_forward(V, given)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        V, given = ctx.saved_tensors
+        return output_gradient(V, given, grad), torch.where(given, grad, 0), None, None
+
+
+class _Probabilities(_ProbabilitiesReverse):
+    """The same with forward mode."""
+
+    @staticmethod
+    def jvp(ctx: Any, dV: Tensor | None, dz: Tensor | None, *unused: Any) -> Tensor:
+        V, given = ctx.saved_tensors
+        free = torch.zeros_like(V[:, 1 : given.shape[1] + 1, 0])
+        if dV is not None:
+            dV = dV[:, 1 : given.shape[1] + 1]
+            sine, cosine, across = _off_axis(V, given.shape[1])
+            free = (sine * dV[..., 0] - cosine * (across * dV[..., 1:]).sum(-1)) / math.pi
+        return torch.where(given, 0 if dz is None else dz, free)
+
+
+def _apply(reverse: type[torch.autograd.Function], both: type[torch.autograd.Function], *args: Any) -> Any:
+    """both.apply; under torch.compile, which takes no function that has a forward mode, reverse.apply."""
+    if torch.compiler.is_compiling():
+        return reverse.apply(*args)
+    return both.apply(*args)
+
+
+def _refuse_nested_forward_mode() -> None:
+    """torch runs a function's own forward mode with forward mode off, so that a second level would see no tangents."""
+    if sum(level.key() == TransformType.Jvp for level in retrieve_all_functorch_interpreters()) > 1:
         raise NotImplementedError(
-            "SATNet has no second derivatives: its gradient is itself the solution of a linear system that is not "
-            "differentiated. Use create_graph=False, or finite differences of the gradient."
+            "SATNet has no forward mode over forward mode: torch gives an autograd.Function none. Use jacfwd(jacrev(f)) or "
+            "jacrev(jacfwd(f)) for second derivatives."
         )
+
+
+def vectors(
+    S: Tensor, z: Tensor, given: Tensor, start: Tensor, prox_lam: float, max_iter: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(out, V, sweeps, decreases) of a batch, differentiable in V alone: give `out` to `probabilities`."""
+    out, V, _, sweeps, decreases = _apply(_VectorsReverse, _Vectors, S, z, given, start, prox_lam, max_iter, eps)
+    return out, V, sweeps, decreases
+
+
+def probabilities(V: Tensor, z: Tensor, given: Tensor, out: Tensor) -> Tensor:
+    """(B, n), differentiable: `out`, as a function of V and z."""
+    result: Tensor = _apply(_ProbabilitiesReverse, _Probabilities, V, z, given, out)
+    return result
+
+
+def _off_axis(V: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the variables' vectors: the length of what is orthogonal to v_T (sin pi z), v_i . v_T, and that direction or 0."""
+    rows = V[:, 1 : n + 1]
+    sine = torch.linalg.vector_norm(rows[..., 1:], dim=-1)
+    off = sine > 0
+    return sine, rows[..., 0], rows[..., 1:] * torch.where(off, 1 / torch.where(off, sine, 1), 0).unsqueeze(-1)
+
+
+def output_gradient(V: Tensor, given: Tensor, grad: Tensor) -> Tensor:
+    """P_i dv_i for the free outputs, (B, N, k), from dl/dout (B, n): dz_i / pi times the unit tangent towards v_T, or 0."""
+    n = given.shape[1]
+    sine, cosine, across = _off_axis(V, n)
+    # 1 / pi as a literal: dynamo keeps math.pi for the backward pass that it traced first, and fails in this one
+    pull = torch.where(given, 0, grad) * 0.3183098861837907
+    rows = torch.cat(((pull * sine).unsqueeze(-1), -(pull * cosine).unsqueeze(-1) * across), -1)
+    return torch.nn.functional.pad(rows, (0, 0, 1, V.shape[1] - 1 - n))
 
 
 def weight_gradient(S: Tensor, V: Tensor, U: Tensor) -> Tensor:
@@ -180,23 +318,41 @@ def weight_gradient(S: Tensor, V: Tensor, U: Tensor) -> Tensor:
     return dS
 
 
-def input_gradient(S: Tensor, U: Tensor, z: Tensor, given: Tensor, start: Tensor, grad: Tensor) -> Tensor:
-    """dl/dz_i = dl/dout_i + pi (sin(pi z_i) v_T + cos(pi z_i) r_i) . sum_j (s_i . s_j) u_j for given i, 0 for free i."""
+def input_gradient(S: Tensor, U: Tensor, pull: Tensor, z: Tensor, given: Tensor, start: Tensor) -> Tensor:
+    """pi (sin(pi z_i) v_T + cos(pi z_i) r_i) . (dl/dv_i + sum_j (s_i . s_j) u_j) for given i, 0 for free i."""
     n = z.shape[1]
     starts = start[..., 1 : n + 1, :].expand(len(U), n, start.shape[-1])
-    sine = torch.sin(math.pi * torch.minimum(z, 1 - z).clamp(min=0))
-    cosine = torch.sin(math.pi * (0.5 - z.clamp(0, 1)))
     pulls = []
-    for u, s in zip(_chunks(U), _chunks(starts), strict=True):
-        r = input_directions(s)
-        pull = S[1 : n + 1] @ (S.T @ u)  # (b, n, k)
-        pulls.append(torch.stack((pull[..., 0], (pull * r).sum(-1))))
+    for u, p, r in zip(_chunks(U), _chunks(pull), _chunks(starts), strict=True):
+        total = p[:, 1 : n + 1] + S[1 : n + 1] @ (S.T @ u)  # (b, n, k)
+        pulls.append(torch.stack((total[..., 0], (total * input_directions(r)).sum(-1))))
     along, across = torch.cat(pulls, 1) if pulls else z.new_zeros(2, 0, n)
-    return torch.where(given, grad + math.pi * (sine * along + cosine * across), 0)
+    sine, cosine = _sine_and_cosine(z)
+    return torch.where(given, math.pi * (sine * along + cosine * across), 0)
+
+
+def _sine_and_cosine(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Of pi z, exact at 0, 1/2 and 1; z a rounding error outside counts as 0 or 1."""
+    return torch.sin(math.pi * torch.minimum(z, 1 - z).clamp(min=0)), torch.sin(math.pi * (0.5 - z.clamp(0, 1)))
+
+
+def _dot(x: Tensor, y: Tensor) -> Tensor:
+    """x_i . y_i, with a dimension of size 1 left for the vectors."""
+    return (x * y).sum(-1, keepdim=True)
+
+
+def gram_product(S: Tensor, x: Tensor) -> Tensor:
+    """S S'x for each sample."""
+    return S @ (S.T @ x)
+
+
+def _gram_change(S: Tensor, dS: Tensor, x: Tensor) -> Tensor:
+    """(dS S' + S dS') x for each sample."""
+    return dS @ (S.T @ x) + S @ (dS.T @ x)
 
 
 def _chunks(x: Tensor) -> Sequence[Tensor]:
-    """Slices of a batch of about 64 MB, so that temporary copies do not grow with it."""
+    """Slices of a batch of about 16 MB, so that temporary copies do not grow with it."""
     if x.shape[0] == 0:
         return []
-    return x.split(max(1, 2**24 // max(1, x.shape[1] * x.shape[2])))
+    return x.split(max(1, 2**22 // max(1, x.shape[1] * x.shape[2])))

@@ -66,7 +66,7 @@ def test_satnet_is_the_cpu_kernel(size: str, share: float, dtype: torch.dtype) -
     for found, wanted in zip(got[:3], want[:3], strict=True):
         assert found.is_cuda and relative(found, wanted) < tolerance
     assert torch.equal(got[3].cpu(), want[3])
-    grad = torch.randn(p.z.shape, dtype=dtype)
+    grad = torch.randn(len(p.z), *p.start.shape, dtype=dtype)
     _, V, norms, _, _ = want
     args = (p.S, V, norms, p.given, grad)
     U, iterations = cuda.solve_adjoint(*on_gpu(*args), 1e-1, 3, 0.0)
@@ -157,7 +157,7 @@ def test_same_bits_every_time_and_in_any_batch() -> None:
     part = OPS.satnet_mixing(S, z[77:80], given[77:80], start, 20, 1e-4)
     for a, b, c in zip(first, again, part, strict=True):
         assert torch.equal(a, b) and torch.equal(a[77:80], c)
-    grad = torch.randn_like(z)
+    grad = torch.randn_like(first[1])
     U, V = (OPS.satnet_adjoint(S, *first[1:3], given, grad, 1e-2, 20, 1e-4) for _ in range(2))
     assert torch.equal(U, V)
     cost = torch.rand(500, 10, 50, device="cuda")
@@ -190,7 +190,7 @@ def test_the_backward_pass_does_not_wait_for_the_device() -> None:
     for attempt in range(2):  # the second time everything is loaded
         torch.cuda.set_sync_debug_mode("error" if attempt else "default")
         try:
-            OPS.satnet_adjoint(S, V, norms, given, z, 1e-2, 5, 1e-4)
+            OPS.satnet_adjoint(S, V, norms, given, V, 1e-2, 5, 1e-4)
             OPS.dmm_adjoint(cost, bits, X, 4, 3, 0.1, True, False)
             OPS.quadratic_adjoint(Y, beta, X)
         finally:
@@ -199,7 +199,7 @@ def test_the_backward_pass_does_not_wait_for_the_device() -> None:
 
 def test_graph_capture_with_a_fixed_number_of_sweeps() -> None:
     S, z, given, start = sudoku(8)
-    grad = torch.randn_like(z)
+    grad = torch.randn(len(z), *start.shape, device=z.device, dtype=z.dtype)
     cost, templates = torch.rand(9, 4, 6, device="cuda"), torch.ones(9, 4, dtype=torch.bool, device="cuda")
 
     def step() -> tuple[Tensor, ...]:

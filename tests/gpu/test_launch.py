@@ -23,7 +23,7 @@ from difflayers.matching.dmm.cuda import dmm_geometry
 from difflayers.matching.exact.cuda import exact_geometry
 from difflayers.matching.quadratic.cuda import quadratic_geometry
 from difflayers.satnet import cuda as satnet
-from difflayers.satnet.op import _SATNetAdjoint
+from difflayers.satnet import op
 
 LIMITS = [64 * 1024, 99 * 1024, 163 * 1024, 227 * 1024]
 DTYPES = [torch.float32, torch.float64]
@@ -144,9 +144,12 @@ def test_layers_take_fake_cuda_tensors(dtype: torch.dtype) -> None:
         solved = layer.solve(z, given)
         assert same(solved.value, z) and solved.iterations.is_cuda and solved.iterations.shape == (4,)
         assert same(layer(z, given, start=solved.vectors), z)
-        args = (z, given, fake(9, 8), fake(4, 9, 8), fake(4, 9), z, 1e-2, 40, 1e-4, True, True)
-        dS, dz = _SATNetAdjoint.forward(layer.S, *args)
-        assert dS is not None and dz is not None and same(dS, layer.S) and same(dz, z)
+        V, start = fake(4, 9, 8), fake(9, 8)
+        U = torch.ops.difflayers.satnet_adjoint(
+            layer.S, V, fake(4, 9), given, op.output_gradient(V, given, z), 1e-2, 40, 1e-4
+        )
+        assert same(U, V) and same(op.weight_gradient(layer.S, V, U), layer.S)
+        assert same(op.input_gradient(layer.S, U, V, z, given, start), z)
         cost = fake(3, 4, 5)
         for matcher in (DMMMatching(), QuadraticMatching(0.1), DMMMatching(unmatched_cost=0.5)):
             assert same(matcher(cost, fake(4, dtype=torch.int64)), cost)

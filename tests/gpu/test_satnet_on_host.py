@@ -64,7 +64,7 @@ def test_adjoint_is_the_cpu_kernel(host: HostDevice, size: str, share: str) -> N
     _, V, norms, _, _ = cpu.mixing(*p, 40, 1e-4)
     grad = torch.randn_like(p.z)
     for max_iter, tolerance in [(5, 0.0), (40, 1e-3)]:
-        args = (p.S, V, norms, p.given, grad, 1e-2, max_iter, tolerance)
+        args = (p.S, V, norms, p.given, op.output_gradient(V, p.given, grad), 1e-2, max_iter, tolerance)
         (U, iterations), (want, wanted) = cuda.solve_adjoint(*args), cpu.solve_adjoint(*args)
         assert_near(U, want, 1e-8)
         assert torch.equal(iterations, wanted)
@@ -76,7 +76,7 @@ def test_adjoint_is_the_linear_system(host: HostDevice, prox_lam: float) -> None
     _, V, norms, _, _ = cuda.mixing(*p, 600, 0.0)
     grad = torch.randn_like(p.z)
     scale = cpu.scaling(p.S) ** 2
-    U = cuda.adjoint(p.S, V, norms, p.given, grad, prox_lam, 10_000, 1e-13) / scale
+    U = cuda.adjoint(p.S, V, norms, p.given, op.output_gradient(V, p.given, grad), prox_lam, 10_000, 1e-13) / scale
     for b in range(len(V)):
         assert_near(U[b], exact_adjoint(p.S, V[b], norms[b] * scale, p.given[b], grad[b], prox_lam), 1e-5)
 
@@ -86,7 +86,7 @@ def test_a_coordinate_that_nothing_holds_and_gradients_of_any_scale(host: HostDe
     p.S[3] = 0
     _, V, norms, _, _ = cpu.mixing(*p, 40, 1e-4)
     for scale in (0.0, 1e-200, 1e200):
-        args = (p.S, V, norms, p.given, scale * torch.randn_like(p.z), 0.0, 5, 0.0)
+        args = (p.S, V, norms, p.given, scale * torch.randn_like(V), 0.0, 5, 0.0)
         assert_near(cuda.solve_adjoint(*args)[0], cpu.solve_adjoint(*args)[0], 1e-8)
 
 
@@ -102,7 +102,7 @@ def test_float32(host: HostDevice, size: str, capability: tuple[int, int]) -> No
     for got, want in zip((out, V, norms), cpu.mixing(*exact, 4, 0.0), strict=False):
         assert_close(got.double(), want, rtol=1e-3, atol=2e-4)
         assert (got.double() - want).norm() < 1e-5 * want.norm()  # of two of the three products alone, 1e-4
-    grad = torch.randn_like(p.z)
+    grad = torch.randn_like(V)
     args = (V, norms, p.given, grad)
     U, _ = cuda.solve_adjoint(p.S, *args, 1e-2, 3, 0.0)
     exact_args = (V.double(), norms.double(), p.given, grad.double())
@@ -131,7 +131,7 @@ def test_long_vectors(host: HostDevice, k: int) -> None:
     for got, want in zip(cuda.mixing(*p, 4, 0.0), cpu.mixing(*p, 4, 0.0), strict=True):
         assert_close(got, want, rtol=1e-8, atol=1e-10)
     _, V, norms, _, _ = cpu.mixing(*p, 4, 0.0)
-    args = (p.S, V, norms, p.given, torch.randn_like(p.z), 1e-2, 2, 0.0)
+    args = (p.S, V, norms, p.given, torch.randn_like(V), 1e-2, 2, 0.0)
     assert_near(cuda.solve_adjoint(*args)[0], cpu.solve_adjoint(*args)[0], 1e-8)
 
 
@@ -145,7 +145,7 @@ def test_samples_that_do_not_fit_in_shared_memory(host: HostDevice, capacity: in
     for got, want in zip(cuda.mixing(*p, 10, 1e-4), cpu.mixing(*p, 10, 1e-4), strict=True):
         assert_close(got, want, rtol=1e-8, atol=1e-10)
     _, V, norms, _, _ = cpu.mixing(*p, 10, 1e-4)
-    args = (p.S, V, norms, p.given, torch.randn_like(p.z), 1e-2, 4, 0.0)
+    args = (p.S, V, norms, p.given, torch.randn_like(V), 1e-2, 4, 0.0)
     assert_near(cuda.solve_adjoint(*args)[0], cpu.solve_adjoint(*args)[0], 1e-8)
 
 
@@ -156,7 +156,7 @@ def test_the_order_of_threads_and_the_size_of_the_grid_change_no_bit(
     """Were a barrier missing, running warps or lanes the other way around would show."""
     monkeypatch.setattr(cuda, "_WARPS", (warps,))
     p = make_problem(3, 70, 40, 10, 8, seed=1, dtype=torch.float32)  # more than one tile
-    grad, found = torch.randn_like(p.z), []
+    grad, found = torch.randn(3, *p.start.shape), []
     for order, blocks in [(0, 1), (1, 2), (2, 3), (3, 1)]:
         host.order, host.multiprocessors = order, blocks
         solution = cuda.mixing(*p, 6, 1e-4)
@@ -186,7 +186,9 @@ def test_whole_layer_and_its_gradients(host: HostDevice, monkeypatch: pytest.Mon
         solved = functional.solve_satnet(s, x, given, eps=1e-6, max_iter=100, generator=generator)
         out = solved.value
         weights = torch.arange(out.numel(), dtype=out.dtype).reshape(out.shape)
-        found.append((out.detach(), *solved[1:], *torch.autograd.grad((out * weights).sum(), (s, x))))
+        found.append(
+            (out.detach(), *(t.detach() for t in solved[1:]), *torch.autograd.grad((out * weights).sum(), (s, x)))
+        )
     for got, want in zip(found[1], found[0], strict=True):
         assert_close(got, want, rtol=1e-6, atol=1e-6)
     assert found[1][-1].abs().max() > 1
@@ -207,4 +209,4 @@ def test_empty_batch(host: HostDevice) -> None:
     S, z, given, start = make_problem(0, 4, 5, k=8)
     out, V, norms, sweeps, decreases = cuda.mixing(S, z, given, start, 4, 1e-4)
     assert out.shape == (0, 4) and V.shape == (0, 5, 8) and norms.shape == (0, 5) and len(sweeps) == len(decreases) == 0
-    assert cuda.adjoint(S, V, norms, given, z, 0.0, 4, 1e-4).shape == (0, 5, 8) and not host.launches
+    assert cuda.adjoint(S, V, norms, given, V, 0.0, 4, 1e-4).shape == (0, 5, 8) and not host.launches

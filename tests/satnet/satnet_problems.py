@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from difflayers.satnet import cpu, oracle
+from difflayers.satnet import cpu, op, oracle
 
 
 class Problem(NamedTuple):
@@ -60,7 +60,8 @@ def kernel_adjoint(
     S: Tensor, V: Tensor, norms: Tensor, given: Tensor, grad: Tensor, prox_lam: float, max_iter: int, eps: float
 ) -> Tensor:
     """U as the oracle has it. Kernels solve for S / scaling(S): norms come divided by its square, U multiplied by it."""
-    return cpu.adjoint(S, V, norms, given, grad, prox_lam, max_iter, eps) / cpu.scaling(S) ** 2
+    pull = op.output_gradient(V, given, grad)
+    return cpu.adjoint(S, V, norms, given, pull, prox_lam, max_iter, eps) / cpu.scaling(S) ** 2
 
 
 def exact_adjoint(S: Tensor, V: Tensor, norms: Tensor, given: Tensor, dz: Tensor, prox_lam: float) -> Tensor:

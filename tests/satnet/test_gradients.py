@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from difflayers import functional
-from difflayers.satnet import cpu, oracle
+from difflayers.satnet import cpu, op, oracle
 
 EXACT = {"max_iter": 1000, "eps": 0.0, "prox_lam": 0.0}
 
@@ -260,34 +260,6 @@ def test_prox_lam_damps_and_is_in_the_units_of_s() -> None:
     assert gradient(1, 2e6).norm() == pytest.approx(float(gradient(1, 1e6).norm()) / 2, rel=1e-4)
 
 
-@pytest.mark.parametrize("what", ["S", "z"])
-def test_second_derivatives_are_refused(what: str) -> None:
-    S, z, given, _ = make_problem(2, 5, 7, k=8)
-    x = {"S": S, "z": z}[what].requires_grad_()
-    first = torch.autograd.grad(functional.satnet(S, z, given).square().sum(), x, create_graph=True)[0]
-    with pytest.raises(NotImplementedError, match="SATNet has no second derivatives"):
-        first.square().sum().backward()
-
-
-def test_second_derivatives_are_refused_by_torch_func() -> None:
-    S, z, given, _ = make_problem(2, 5, 7, k=8)
-
-    def loss(S: Tensor) -> Tensor:
-        return functional.satnet(S, z, given).square().sum()
-
-    with pytest.raises(NotImplementedError, match="SATNet has no second derivatives"):
-        torch.func.grad(lambda S: torch.func.grad(loss)(S).square().sum())(S)
-    with pytest.raises(NotImplementedError, match="SATNet has no second derivatives"):
-        torch.func.jacrev(torch.func.grad(loss))(S)
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # torch's own, when it first loads its forward-mode rules
-def test_forward_mode_is_refused() -> None:
-    S, z, given, _ = make_problem(2, 5, 7, k=8)
-    with pytest.raises(NotImplementedError, match="jvp"):
-        torch.func.jvp(lambda S: functional.satnet(S, z, given), (S,), (S,))
-
-
 def test_create_graph_without_a_second_derivative_is_fine() -> None:
     S, z, given, _ = make_problem(2, 5, 7, k=8)
     S.requires_grad_()
@@ -354,7 +326,8 @@ def test_the_backward_solve_stops_where_it_says(tolerance: float) -> None:
         p = make_problem(4, 20, 24, 4, 8, seed=seed)
         dz = torch.randn_like(p.z)
         _, V, norms, _, _ = cpu.mixing(*p, 500, 1e-10)
-        U, iterations = cpu.solve_adjoint(p.S, V, norms, p.given, dz, 0.1, 500, tolerance)
+        pull = op.output_gradient(V, p.given, dz)
+        U, iterations = cpu.solve_adjoint(p.S, V, norms, p.given, pull, 0.1, 500, tolerance)
         lengths = norms * cpu.scaling(p.S) ** 2 + 0.1
         for b in range(4):
             u = U[b] / cpu.scaling(p.S) ** 2
@@ -370,8 +343,8 @@ def test_gradients_scale_with_the_loss_however_small_or_large(given: float, expo
     p = make_problem(4, 9, 8, 3, 8, share_given=given, seed=1).to(torch.float32)
     dz = torch.randn_like(p.z)
     _, V, norms, _, _ = cpu.mixing(*p, 40, 1e-4)
-    want = cpu.adjoint(p.S, V, norms, p.given, dz, 1e-2, 40, 1e-4)
+    want = cpu.adjoint(p.S, V, norms, p.given, op.output_gradient(V, p.given, dz), 1e-2, 40, 1e-4)
     scale = 2.0**exponent
-    got = cpu.adjoint(p.S, V, norms, p.given, dz * scale, 1e-2, 40, 1e-4)
+    got = cpu.adjoint(p.S, V, norms, p.given, op.output_gradient(V, p.given, dz * scale), 1e-2, 40, 1e-4)
     # a power of two changes no digit, but for what falls below the smallest normal number
     assert_close(got, want * scale, rtol=0, atol=2.0**-126 if exponent < -90 else 0)

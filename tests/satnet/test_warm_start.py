@@ -33,7 +33,7 @@ def test_each_sample_starts_at_its_own_vectors_as_in_the_oracle(sizes: tuple[int
         alone = cpu.mixing(S, z[b : b + 1], given[b : b + 1], start[b], 6, 0.0)
         assert all(torch.equal(f[b : b + 1], a) for f, a in zip(found, alone, strict=True))
     U, grad = torch.randn_like(found[1]), torch.randn_like(z)
-    for b, got in enumerate(op.input_gradient(S, U, z, given, start, grad)):
+    for b, got in enumerate(grad * given + op.input_gradient(S, U, torch.zeros_like(U), z, given, start)):
         want_z = oracle.input_gradient(S, found[1][b], U[b], z[b], given[b], start[b], grad[b])
         assert_close(got, want_z, rtol=1e-9, atol=1e-9)
 
@@ -81,21 +81,18 @@ def test_the_floor_of_the_reference_is_below_what_random_starts_gain(monkeypatch
             assert oracle.mixing(p.S, p.z[0], p.given[0], p.start).relative_decrease == found.relative_decrease
 
 
-def test_given_values_without_a_direction_in_the_start_get_a_random_one() -> None:
-    """A row that was 0 or 1 lies on the axis; when it is given as 0.3, it needs an r_i, and drawing gives one."""
+def test_given_values_without_a_direction_in_the_start_get_a_fixed_one() -> None:
+    """A row that was 0 or 1 lies on the axis; when it is given as 0.3, it needs an r_i of length 1, and nothing is drawn."""
     S, z, given, _ = make_problem(3, 6, 8, 1, 8, share_given=0.5)
     given[:, :2] = True
     first = functional.solve_satnet(S, z.index_fill(1, torch.tensor([0, 1]), 1.0), given, k=8)
     assert (first.vectors[:, 1:3, 1:] == 0).all()
     z[:, :2] = 0.3
-    solved = [
-        functional.solve_satnet(S, z, given, start=first.vectors, generator=torch.Generator().manual_seed(seed))
-        for seed in (0, 0, 1)
-    ]
-    V = solved[0].vectors
+    state = torch.get_rng_state()
+    V = functional.satnet_vectors(S, z, given, start=first.vectors)
+    assert torch.equal(torch.get_rng_state(), state)
     assert_close(V.norm(dim=-1), torch.ones(3, 8, dtype=V.dtype))
-    assert torch.equal(V, solved[1].vectors) and not torch.equal(V, solved[2].vectors)
-    assert torch.equal(V[0, 1], V[1, 1]), "what is drawn is shared by the batch"
+    assert torch.equal(V[0, 1], V[1, 1]) and abs(V[0, 1, 1:] @ V[0, 2, 1:]) < 0.8
     given_rows = torch.nn.functional.pad(given, (1, 1))
     soft = given_rows & (first.vectors[..., 1:].norm(dim=-1) > 0)
     assert_close(V[soft], first.vectors[soft])  # the others keep theirs
