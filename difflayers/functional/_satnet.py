@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from difflayers._checks import check_device, check_number, check_same_device, check_size, check_tensor
+from difflayers._checks import check_generator, check_mask, check_number, check_same_device, check_size, check_tensor
 from difflayers._ops import autocasts
 from difflayers._solution import table
 from difflayers.satnet import op
@@ -234,7 +234,7 @@ def _solve(
     start: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Probabilities in the shape of z; vectors, sweeps and last decreases of the flattened batch."""
-    shape, z = z.shape, _check(S, z, is_input, k, max_iter, eps, prox_lam, start)
+    shape, z = z.shape, _check(S, z, is_input, k, max_iter, eps, prox_lam, generator, start)
     rows, n = S.shape[0], z.shape[-1]
     given = is_input.reshape(-1, n) != 0
     if start is None:
@@ -279,14 +279,14 @@ def _check(
     max_iter: int,
     eps: float,
     prox_lam: float,
+    generator: torch.Generator | None,
     start: Tensor | None,
 ) -> Tensor:
     """Raise on arguments that do not fit; returns z, in the dtype of S if autocast is on. Values of z: `cpu.mixing`."""
-    for name, value in (("S", S), ("z", z), ("is_input", is_input)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name} must be a tensor; got {type(value).__name__}")
-    if S.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"S must be float32 or float64; got {S.dtype}")
+    check_tensor("S", S)
+    check_tensor("z", z, None)
+    check_mask("is_input", is_input)
+    check_generator("generator", generator)
     if S.ndim != 2 or S.shape[0] < 1 or S.shape[1] < 1:
         raise ValueError(f"S must have shape (n + 1 + aux, m) with m >= 1; got {tuple(S.shape)}")
     if z.ndim < 1 or not 1 <= z.shape[-1] < S.shape[0]:
@@ -296,16 +296,12 @@ def _check(
         )
     if is_input.shape != z.shape:
         raise ValueError(f"is_input must have the shape of z, {tuple(z.shape)}; got {tuple(is_input.shape)}")
-    if is_input.dtype.is_floating_point or is_input.dtype.is_complex:
-        raise TypeError(f"is_input must be a bool or integer tensor (nonzero where z is given); got {is_input.dtype}")
     if autocasts(S) and z.dtype.is_floating_point:
         z = z.to(S.dtype)
     if z.dtype != S.dtype:
         raise TypeError(f"z must have the dtype of S, {S.dtype}; got {z.dtype}: use z.to(S.dtype) or layer.to(z.dtype)")
-    for name, value in (("z", z), ("is_input", is_input)):
-        if value.device != S.device:
-            raise ValueError(f"{name} must be on the device of S, {S.device}; got {value.device}")
-    check_device("S", S)
+    check_same_device("z", z, "S", S.device)
+    check_same_device("is_input", is_input, "S", S.device)
     check_options(k, max_iter, eps, prox_lam)
     if start is not None:
         _check_start(start, S, z, k)

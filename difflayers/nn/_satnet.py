@@ -1,13 +1,13 @@
 """SATNet as a module."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from difflayers import functional
-from difflayers._checks import check_size
+from difflayers._checks import check_device_name, check_dtype, check_generator, check_mask, check_size
 from difflayers.functional import Relation
 from difflayers.functional._satnet import check_options
 from difflayers.maxsat import Instance
@@ -90,18 +90,22 @@ class SATNet(nn.Module):
         check_size("m", m)
         check_size("aux", aux, least=0)
         check_options(k, max_iter, eps, prox_lam)
-        if dtype not in (None, torch.float32, torch.float64):
-            raise TypeError(f"dtype must be torch.float32 or torch.float64; got {dtype}")
+        check_dtype("dtype", dtype)
+        check_device_name("device", device)
         self.n, self.m, self.aux = n, m, aux
+        self._given: tuple[bool, ...] | None = None
         self.max_iter, self.eps, self.prox_lam = max_iter, eps, prox_lam
         self.weight_normalize = weight_normalize
         self.k = functional.default_k(n + 1 + aux) if k is None else k
         if input_mask is not None:
-            if not isinstance(input_mask, Tensor) or input_mask.dtype.is_floating_point or input_mask.dtype.is_complex:
-                raise TypeError("input_mask must be a bool or integer tensor (nonzero where z is given)")
+            check_mask("input_mask", input_mask)
             if input_mask.shape != (n,):
                 raise ValueError(f"input_mask must have shape ({n},); got {tuple(input_mask.shape)}")
-            input_mask = (input_mask != 0).to(device)
+            if input_mask.is_meta:
+                raise ValueError("input_mask must have values; got a tensor on meta")
+            input_mask = input_mask != 0
+            self._given = tuple(input_mask.tolist())
+            input_mask = input_mask.to(device)
         self.register_buffer("input_mask", input_mask, persistent=False)
         self.register_buffer("fixed", None)
         self.S = nn.Parameter(torch.empty(n + 1 + aux, m, device=device, dtype=dtype))
@@ -114,11 +118,19 @@ class SATNet(nn.Module):
             generator: where they are drawn from, on its own device: a CPU generator gives the same S on every device. If
                 None: torch's global one of the device of S.
         """
+        check_generator("generator", generator)
         where = self.S.device if generator is None else generator.device
         with torch.no_grad():
             self.S.copy_(torch.randn(self.S.shape, generator=generator, dtype=self.S.dtype, device=where))
             if self.weight_normalize:
                 self.S.mul_((0.5 / (self.n + 1 + self.aux + self.m)) ** 0.5)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "SATNet":
+        """`to`, `to_empty` and the like: the mask defines the layer, and an empty one gets its values again."""
+        super()._apply(fn, recurse)
+        if self._given is not None and self.input_mask is not None and not self.input_mask.is_meta:
+            self.input_mask.copy_(torch.tensor(self._given))
+        return self
 
     def forward(
         self,
@@ -229,7 +241,7 @@ class SATNet(nn.Module):
 
         Returns:
             A layer. With ``learnable=False`` and ``m=0`` it has no parameters that require a gradient. Fixed columns are in
-            the buffer `fixed` (n + 1 + aux, clauses), the others in the parameter `S`.
+            the buffer `fixed` (n + 1 + aux, clauses), the others in the parameter `S`; `from_state_dict` loads both.
 
         Raises:
             TypeError, ValueError: see `functional.clauses_to_S`.
@@ -255,6 +267,35 @@ class SATNet(nn.Module):
             layer.fixed = given
             layer.S = nn.Parameter(added.clone(), requires_grad=m > 0)
         layer.m = layer.S.shape[1]
+        return layer
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Tensor], *, aux: int = 0, **options: Any) -> "SATNet":
+        """A layer with the sizes and values of a state dict, that of a layer made by `from_clauses` included.
+
+        Args:
+            state: what `state_dict()` of a SATNet gave: S, and `fixed` if the layer had fixed clauses.
+            aux: of the rows of S, how many belong to auxiliary variables: the state dict does not say.
+            options: the other arguments of `SATNet`, by name.
+
+        Raises:
+            ValueError: the state dict is not of a SATNet.
+
+        Example:
+            >>> from difflayers import SATNet
+            >>> layer = SATNet.from_clauses([[-1, 2], [-2, 3]])
+            >>> SATNet.from_state_dict(layer.state_dict())
+            SATNet(n=3, m=0, aux=0, k=8, max_iter=40, eps=0.0001, prox_lam=0.01, 2 fixed clauses)
+        """
+        if "S" not in state or not set(state) <= {"S", "fixed"}:
+            raise ValueError(f"state must be a state dict of a SATNet, S and perhaps fixed; got {sorted(state)}")
+        S = state["S"]
+        layer = cls(S.shape[0] - 1 - aux, max(S.shape[1], 1), aux, dtype=S.dtype, **options)
+        layer.m = S.shape[1]
+        layer.S = nn.Parameter(layer.S.detach()[:, : layer.m].clone(), requires_grad=layer.m > 0)
+        if "fixed" in state:
+            layer.fixed = torch.empty_like(state["fixed"], device=layer.S.device)
+        layer.load_state_dict(state)
         return layer
 
     def rules(self, top: int | None = 20, *, names: Sequence[str] | None = None, aux: bool = False) -> list[Relation]:

@@ -1,5 +1,6 @@
 """The module and the function as their user sees them: arguments, shapes, report, errors, extreme values."""
 
+import copy
 import inspect
 import itertools
 import math
@@ -237,7 +238,7 @@ def test_solution_says_what_happened(dtype: torch.dtype) -> None:
     assert info.iterations.tolist() == [0] and info.converged.all() and info.residual.tolist() == [0]
     info = functional.solve_satnet(S_all, z[:1], given[:1], k=9)
     assert info.iterations.tolist() == [1] and info.converged.all()
-    assert str(info) == repr(info) and "objective  iterations  residual  converged" in str(info)
+    assert "objective  iterations  residual  converged" in str(info)
 
 
 LAYER = SATNet(3, 4)
@@ -320,13 +321,20 @@ def test_rounding_outside_the_unit_interval_is_taken_as_0_and_1() -> None:
         ({"prox_lam": -1.0}, ValueError, "prox_lam must be finite and at least 0"),
         ({"prox_lam": float("inf")}, ValueError, "prox_lam must be finite"),
         ({"prox_lam": None}, TypeError, "prox_lam must be a number"),
-        ({"dtype": torch.float16}, TypeError, "dtype must be torch.float32 or torch.float64; got torch.float16"),
+        ({"dtype": torch.float16}, TypeError, "dtype must be float32 or float64; got torch.float16"),
         ({"dtype": torch.bfloat16}, TypeError, "dtype must be"),
         ({"dtype": torch.int32}, TypeError, "dtype must be"),
         ({"input_mask": torch.ones(4, dtype=torch.bool)}, ValueError, r"input_mask must have shape \(3,\); got \(4,\)"),
         ({"input_mask": torch.ones(1, 3, dtype=torch.bool)}, ValueError, "input_mask must have shape"),
         ({"input_mask": torch.ones(3)}, TypeError, "input_mask must be a bool or integer tensor"),
-        ({"input_mask": [True, False, True]}, TypeError, "input_mask must be a bool or integer tensor"),
+        ({"input_mask": [True, False, True]}, TypeError, "input_mask must be a tensor; got list"),
+        ({"input_mask": torch.ones(3, dtype=torch.bool, device="meta")}, ValueError, "input_mask must have values"),
+        ({"dtype": "float32"}, TypeError, "dtype must be float32 or float64; got str"),
+        ({"device": 1.5}, TypeError, "device must be a torch.device"),
+        ({"device": "nowhere"}, ValueError, "device must name a torch device; got 'nowhere'"),
+        ({"max_iter": 2**63}, ValueError, "max_iter must be at most 2147483647; got 9223372036854775808"),
+        ({"k": 2**40}, ValueError, "k must be at most"),
+        ({"eps": 1e200}, ValueError, r"eps must be at most 1e\+150"),
     ],
 )
 def test_bad_arguments_of_the_module(options: dict[str, Any], error: type[Exception], words: str) -> None:
@@ -351,6 +359,10 @@ S_GOOD = torch.randn(5, 4)
         ({"S": S_GOOD.index_fill(1, torch.tensor([2]), float("inf"))}, ValueError, "S must be finite; got 5 entries"),
         ({"S": S_GOOD.index_fill(0, torch.tensor([4]), float("nan"))}, ValueError, "S must be finite; got 4 entries"),
         ({"S": S_GOOD.to("meta")}, ValueError, "z must be on the device of S, meta; got cpu"),
+        ({"S": S_GOOD.to_sparse()}, TypeError, r"S must be a dense tensor \(torch.strided\); got torch.sparse_coo"),
+        ({"z": Z.to_sparse()}, TypeError, "z must be a dense tensor"),
+        ({"is_input": MASK.to_sparse()}, TypeError, "is_input must be a dense tensor"),
+        ({"generator": 3}, TypeError, "generator must be a torch.Generator or None; got int"),
         ({"z": Z[:, :0], "is_input": MASK[:, :0]}, ValueError, "z must have shape"),
         ({"k": 0}, ValueError, "k must be at least 1"),
         ({"k": True}, TypeError, "k must be an int"),
@@ -407,6 +419,45 @@ def test_extreme_scales_train_in_float32(scale: float) -> None:
     solved.value.square().sum().backward()
     assert solved.value.isfinite().all() and layer.S.grad is not None and layer.S.grad.isfinite().all()
     assert solved.objective.isfinite().all() and solved.residual.isfinite().all()
+
+
+@pytest.mark.parametrize("scale", [1e19, 1e30, 1e-19])
+def test_a_row_of_zeros_beside_extreme_ones(scale: float) -> None:
+    """Nothing holds that row, and the others keep their gradients."""
+    S, z, given, _ = make_problem(4, 7, 6, aux=1, k=8, dtype=torch.float32)
+    S[3] = 0
+    gradients = []
+    for factor in (scale, 2.0**40):
+        scaled = (S * factor).requires_grad_()
+        solved = seeded(functional.solve_satnet, scaled, z, given)
+        (gradient,) = torch.autograd.grad(solved.value.square().sum(), scaled)
+        assert gradient.isfinite().all() and solved.objective.isfinite().all() and (solved.objective > 0).all()
+        gradients.append(gradient * factor)
+    if scale > 1:
+        assert_close(gradients[0], gradients[1], rtol=0.02, atol=0.02 * float(gradients[1].abs().max()))
+
+
+def test_input_mask_outlives_to_empty_and_loading() -> None:
+    """It defines the layer, and no state dict has it."""
+    mask = torch.tensor([True, False, True, True])
+    with torch.device("meta"):
+        layer = SATNet(4, 5, input_mask=torch.tensor([1, 0, 1, 1], device="cpu"))
+    assert layer.S.is_meta
+    for moved in (layer.to_empty(device="cpu"), copy.deepcopy(layer).double().to_empty(device="cpu")):
+        moved.reset_parameters()
+        moved.load_state_dict(SATNet(4, 5).state_dict())
+        assert moved.input_mask is not None and torch.equal(moved.input_mask, mask)
+
+
+@pytest.mark.parametrize("options", [{}, {"m": 3, "aux": 2}, {"learnable": True}], ids=str)
+def test_a_state_dict_of_given_clauses_can_be_loaded(options: dict[str, Any]) -> None:
+    layer = SATNet.from_clauses([[-1, 2], [-2, 3], [1, 4]], **options)
+    other = SATNet.from_state_dict(layer.state_dict(), aux=layer.aux)
+    assert repr(other) == repr(layer) and other.S.requires_grad == layer.S.requires_grad
+    z, given = torch.tensor([[1.0, 0.5, 0.5, 0.0]]), torch.tensor([[True, False, False, True]])
+    assert torch.equal(seeded(other, z, given), seeded(layer, z, given))
+    with pytest.raises(ValueError, match=r"state must be a state dict of a SATNet.*got \['weight'\]"):
+        SATNet.from_state_dict({"weight": torch.ones(3)})
 
 
 shapes = st.tuples(
