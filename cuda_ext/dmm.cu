@@ -1,4 +1,4 @@
-// The DMM matching layer on the GPU: one block solves one problem, `dmm` forward and `dmm_adjoint` backward.
+// The DMM matching layer on the GPU: one block solves one problem, `dmm` forward, `dmm_adjoint` and `dmm_tangent` its derivative.
 //
 // Algorithm and names are those of difflayers/matching/dmm/kernels.py: a round of Dykstra's projections is t_ij += d_j - r_i.
 // Rows belong to warps, in groups of GROUP; lanes are columns. Rows are padded to whole groups for all warps and columns to
@@ -145,28 +145,42 @@ __device__ inline void keep_bits(unsigned char* place, int stride, int base, int
     if (r < smaller(ROWS, rows) && byte < stride) place[r * stride + byte] = (word >> (8 * (lane % 4))) & 255;
 }
 
-// Algorithm 1 of the paper, `op.dmm`: cost (batch, n, m), +inf where forbidden, to X (batch, n, m) and, if `keep`, bits
-// (batch, n_grad n_proj, n + 1, ceil(m / 8)): for each round those of the rows of t, then those of q. A block has
-// `bytes` of `workspace`, unless it is IN_SHARED.
-extern "C" __global__ void __launch_bounds__(THREADS) dmm(
-    const T* cost, unsigned char* workspace, T* X, unsigned char* bits, int batch, int n, int m, int n_grad, int n_proj,
-    int average, int slack, int keep, int bytes, double step_size
+// Bit j of a row of bits.
+__device__ inline bool has_bit(const unsigned char* row, int j) { return (row[j / 8] >> (j % 8)) & 1; }
+
+// Algorithm 1 of the paper, or (`REPLAY`) its derivative along `direction`: the bits that it kept then say what is kept of t and
+// q, and the constants are gone.
+template <bool REPLAY, class Bits>
+__device__ inline void descend(
+    const T* cost, const T* direction, unsigned char* workspace, T* X, Bits* bits, int batch, int n, int m, int n_grad,
+    int n_proj, int average, int slack, int keep, int bytes, double step_size
 ) {
     const Arrays a = make_arrays(workspace, n, m, bytes);
     const int lane = lane_number(), w = uniform_warp_number(), stride = (m + 7) / 8, size = a.rows * a.pitch;
     const long long round_size = static_cast<long long>(n + 1) * stride;
-    const T step = T(step_size), share = T(1.0 / n_grad);
+    const T step = T(step_size), share = T(1.0 / n_grad), one = REPLAY ? T(0) : T(1);
     for (int b = blockIdx.x; b < batch; b += gridDim.x) {
         const long long sample = static_cast<long long>(b) * n * m;
         meet();
-        const bool dense = load_cost(a, cost + sample, slack, a.c);
-        start(a, slack);
+        const T* const own_cost = cost + sample;
+        const bool dense = load_cost(a, own_cost, slack, a.c);
+        if (REPLAY) {
+            for (int r = w; r < a.rows; r += WARPS)
+                for (int j = lane; j < a.pitch; j += LANES) {
+                    const int e = r * a.pitch + j;
+                    a.c[e] = allowed(a.c[e]) ? direction[sample + static_cast<long long>(r) * m + j] : T(0);
+                    a.t[e] = 0;
+                }
+            meet();
+        } else {
+            start(a, slack);
+        }
         for (int e = threadIdx.x; e < size; e += THREADS) a.t[e] -= step * a.c[e], a.total[e] = 0;
         for (int i = 0; i < n_grad; ++i) {
             for (int j = threadIdx.x; j < a.pitch; j += THREADS) a.q[j] = a.shift[j] = 0;
             for (int r = threadIdx.x; r < a.rows; r += THREADS) a.row_shift[r] = 0;
             meet();
-            unsigned char* place = bits + (static_cast<long long>(b) * n_grad + i) * n_proj * round_size;
+            Bits* place = bits + (static_cast<long long>(b) * n_grad + i) * n_proj * round_size;
             for (int turn = 0; turn < n_proj; ++turn, place += round_size) {
                 for (int first = GROUP * w; first < a.rows; first += GROUP * WARPS) {
                     T sum[GROUP], back[GROUP];
@@ -179,18 +193,20 @@ extern "C" __global__ void __launch_bounds__(THREADS) dmm(
                         T* const own = a.partial + w * a.pitch + base + lane;
                         T column = first >= GROUP * WARPS ? *own : T(0);
                         unsigned words[GROUP];
+                        const int rows = base + lane < m ? n - first : 0;  // that have bits here
 #pragma unroll
                         for (int r = 0; r < GROUP; ++r) {
                             const T moved = at[r * a.pitch] + (along - back[r]);
                             at[r * a.pitch] = moved;
-                            const bool positive = moved > 0;
+                            const bool positive = REPLAY ? r < rows && has_bit(place + (first + r) * stride, base + lane) : moved > 0;
                             const T kept = positive ? moved : T(0);
                             column += kept;
                             sum[r] += kept;
-                            words[r] = __ballot_sync(ALL, positive);
+                            if constexpr (!REPLAY) words[r] = __ballot_sync(ALL, positive);
                         }
                         *own = column;
-                        if (keep) keep_bits(place + first * stride, stride, base, n - first, words);
+                        if constexpr (!REPLAY)
+                            if (keep) keep_bits(place + first * stride, stride, base, n - first, words);
                     }
                     add_group(sum, a.row_sum + first);
                 }
@@ -200,12 +216,14 @@ extern "C" __global__ void __launch_bounds__(THREADS) dmm(
                     T column = 0;
 #pragma unroll
                     for (int other = 0; other < WARPS; ++other) column += a.partial[other * a.pitch + j];
-                    const T old = a.q[j], moved = old + (column - T(1)) * a.inverse_columns[j];
-                    const bool positive = moved > 0;
+                    const T old = a.q[j], moved = old + (column - one) * a.inverse_columns[j];
+                    const bool positive = REPLAY ? j < m && has_bit(place + n * stride, j) : moved > 0;
                     const T now = positive ? moved : T(0);
                     a.q[j] = now, a.shift[j] = old - now;
-                    const unsigned words[1] = {__ballot_sync(ALL, positive)};
-                    if (keep) keep_bits(place + n * stride, stride, base, 1, words);
+                    if constexpr (!REPLAY) {
+                        const unsigned words[1] = {__ballot_sync(ALL, positive)};
+                        if (keep) keep_bits(place + n * stride, stride, base, 1, words);
+                    }
                 }
                 meet();
                 if (dense) {
@@ -214,19 +232,19 @@ extern "C" __global__ void __launch_bounds__(THREADS) dmm(
                     shifted = warp_sum(shifted);
                     for (int e = lane; e < a.rows / WARPS; e += LANES) {  // of this warp's rows
                         const int r = GROUP * w + e / GROUP * (GROUP * WARPS) + e % GROUP;
-                        a.row_shift[r] = (a.row_sum[r] + shifted - T(1)) * a.inverse_rows[r];
+                        a.row_shift[r] = (a.row_sum[r] + shifted - one) * a.inverse_rows[r];
                     }
                 } else {
                     for (int first = GROUP * w; first < n; first += GROUP * WARPS) {
                         T shifted[GROUP];
 #pragma unroll
                         for (int r = 0; r < GROUP; ++r) {
-                            const T* const row = a.c + (first + r) * a.pitch;
+                            const T* const row = own_cost + static_cast<long long>(first + r) * m;
                             shifted[r] = 0;
-                            for (int j = lane; j < a.pitch; j += LANES) shifted[r] += allowed(row[j]) ? a.shift[j] : T(0);
+                            for (int j = lane; j < m; j += LANES) shifted[r] += first + r < n && allowed(row[j]) ? a.shift[j] : T(0);
                             shifted[r] = warp_sum(shifted[r]);
                             if (lane == 0)
-                                a.row_shift[first + r] = (a.row_sum[first + r] + shifted[r] - T(1)) * a.inverse_rows[first + r];
+                                a.row_shift[first + r] = (a.row_sum[first + r] + shifted[r] - one) * a.inverse_rows[first + r];
                         }
                     }
                 }
@@ -238,7 +256,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) dmm(
                     const T back = a.row_shift[r];
                     for (int j = lane; j < a.pitch; j += LANES) {
                         const int e = r * a.pitch + j;
-                        const T kept = a.t[e] > 0 ? a.t[e] : T(0), now = kept + (a.shift[j] - back);
+                        // `place` is one round ahead.
+                        const bool positive = REPLAY ? r < n && j < m && has_bit(place - round_size + r * stride, j) : a.t[e] > 0;
+                        const T kept = positive ? a.t[e] : T(0), now = kept + (a.shift[j] - back);
                         a.total[e] += now;
                         a.t[e] = last ? now : now - step * a.c[e];
                     }
@@ -248,9 +268,27 @@ extern "C" __global__ void __launch_bounds__(THREADS) dmm(
         for (int r = w; r < n; r += WARPS)
             for (int j = lane; j < m; j += LANES) {
                 const int e = r * a.pitch + j;
-                X[sample + static_cast<long long>(r) * m + j] = !allowed(a.c[e]) ? T(0) : average ? a.total[e] * share : a.t[e];
+                X[sample + static_cast<long long>(r) * m + j] = !allowed(own_cost[static_cast<long long>(r) * m + j]) ? T(0) : average ? a.total[e] * share : a.t[e];
             }
     }
+}
+
+// `op.dmm`: cost (batch, n, m), +inf where forbidden, to X (batch, n, m) and, if `keep`, bits (batch, n_grad n_proj, n + 1,
+// ceil(m / 8)): for each round those of the rows of t, then those of q. A block has `bytes` of `workspace`, unless it is
+// IN_SHARED.
+extern "C" __global__ void __launch_bounds__(THREADS) dmm(
+    const T* cost, unsigned char* workspace, T* X, unsigned char* bits, int batch, int n, int m, int n_grad, int n_proj,
+    int average, int slack, int keep, int bytes, double step_size
+) {
+    descend<false>(cost, cost, workspace, X, bits, batch, n, m, n_grad, n_proj, average, slack, keep, bytes, step_size);
+}
+
+// `op.dmm_tangent`: the derivative `out` of X along a direction of the cost.
+extern "C" __global__ void __launch_bounds__(THREADS) dmm_tangent(
+    const T* cost, const T* direction, unsigned char* workspace, T* out, const unsigned char* bits, int batch, int n, int m,
+    int n_grad, int n_proj, int average, int slack, int bytes, double step_size
+) {
+    descend<true>(cost, direction, workspace, out, bits, batch, n, m, n_grad, n_proj, average, slack, false, bytes, step_size);
 }
 
 // The gradient of <grad, X> with respect to the cost, along the path that the bits remember: `op.dmm_adjoint`.
@@ -264,7 +302,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) dmm_adjoint(
     const T share = average ? T(1.0 / n_grad) : T(1);
     for (int b = blockIdx.x; b < batch; b += gridDim.x) {
         const long long sample = static_cast<long long>(b) * n * m;
-        const T* own_cost = cost + sample;
+        const T* const own_cost = cost + sample;
         meet();
         const bool dense = load_cost(a, own_cost, slack, a.c);
         for (int r = w; r < a.rows; r += WARPS)

@@ -1,5 +1,5 @@
-// The Euclidean projection onto the assignment polytope on the GPU: one block solves one problem by the semismooth Newton
-// method of difflayers/matching/quadratic/kernels.py, with the same steps, line search, stages and names. Its derivative is
+// Quadratic matching on the GPU: one block solves one problem by the semismooth Newton method of
+// difflayers/matching/quadratic/kernels.py, with the same steps, line search, stages and names. Its derivative is
 // `quadratic_adjoint`. All arithmetic is double; SCALAR is what matrices come and go in.
 //
 // Columns belong to threads, rows to warps. Whatever steers the method (residuals, slopes) is the same number in all
@@ -14,8 +14,8 @@ constexpr double ROUGH = 1e-2;
 
 // A problem's numbers, in shared memory or, if there is not room enough, in global memory.
 struct Newton {
-    double* a;         // n x m, row maxima subtracted
-    double* scaled;    // n x m
+    double* c;         // n x m: the cost
+    double* a;         // n x m: the scores
     double* x;         // n x m
     double* H;         // n x n, its lower triangle
     double* alpha;     // n
@@ -23,9 +23,11 @@ struct Newton {
     double* step;      // n
     double* trial;     // n
     double* inverse;   // n: 1 / the diagonal of H's factor
-    double* offset;    // n: the row maxima
+    double* U;         // n: known multipliers of rows
     double* beta;      // m
     double* share;     // m
+    double* low;       // m: bounds of beta
+    double* V;         // m: known multipliers of columns
     int* rows;         // n
     int* columns;      // m
     double* sums;      // WARPS
@@ -36,19 +38,21 @@ struct Newton {
 __device__ inline Newton make_newton(unsigned char* memory, double* sums, int n, int m, bool slack) {
     const long long size = static_cast<long long>(n) * m;
     Newton p;
-    p.a = reinterpret_cast<double*>(memory);
-    p.scaled = p.a + size;
-    p.x = p.scaled + size;
+    p.c = reinterpret_cast<double*>(memory);
+    p.a = p.c + size;
+    p.x = p.a + size;
     p.H = p.x + size;
     p.alpha = p.H + n * n;
     p.gradient = p.alpha + n;
     p.step = p.gradient + n;
     p.trial = p.step + n;
     p.inverse = p.trial + n;
-    p.offset = p.inverse + n;
-    p.beta = p.offset + n;
+    p.U = p.inverse + n;
+    p.beta = p.U + n;
     p.share = p.beta + m;
-    p.rows = reinterpret_cast<int*>(p.share + m);
+    p.low = p.share + m;
+    p.V = p.low + m;
+    p.rows = reinterpret_cast<int*>(p.V + m);
     p.columns = p.rows + n;
     p.sums = sums;
     p.n = n, p.m = m, p.slack = slack;
@@ -62,54 +66,55 @@ __device__ inline double dot(const double* x, const double* y, int size) {
     return warp_sum(total);
 }
 
-// x[:, j] = the projection of a[:, j] - alpha onto {x >= 0, sum x <= 1}; returns its multiplier (Michelot 1986).
-__device__ inline double project_column(const double* a, const double* alpha, int j, int n, int m, double* x) {
-    double total = 0, beta = 0;
-    int count = 0;
-    for (int i = 0; i < n; ++i) {
-        const double value = a[i * m + j] - alpha[i];
-        if (value > 0) total += value, ++count;
-    }
-    if (total > 1) {
-        beta = (total - 1) / count;
-        while (true) {
-            int left = 0;
-            total = 0;
-            for (int i = 0; i < n; ++i) {
-                // Sums of what is left above beta, of order 1, round less than sums of entries as large as the costs.
-                const double value = a[i * m + j] - alpha[i] - beta;
-                if (value > 0) total += value, ++left;
-            }
-            if (left == 0) break;  // rounding: keep the last multiplier
-            beta += (total - 1) / left;
-            if (left >= count) break;
-            count = left;
+// x[:, j] = max(0, a[:, j] - alpha - beta) with the least beta >= low for which it sums to at most 1 (Michelot 1986). Returns by
+// how much x breaks what is asked of it: a sum of at most 1, or of 1 where beta > low.
+__device__ inline double project_column(const Newton& p, const double* alpha, int j) {
+    const double* const a = p.a + j;
+    const double low = p.low[j];
+    double top = -INFINITE;
+    for (int i = 0; i < p.n; ++i) top = larger(top, a[i * p.m] - alpha[i]);
+    double beta = larger(low, top - 1);  // below it the sum is at least 1
+    int count = p.n + 1;
+    while (true) {
+        double total = 0;
+        int left = 0;
+        for (int i = 0; i < p.n; ++i) {
+            const double value = a[i * p.m] - alpha[i] - beta;
+            if (value > 0) total += value, ++left;
         }
-        beta = larger(beta, 0.0);
+        if (count > p.n && beta <= low && !(total > 1)) break;
+        if (left == 0) break;  // rounding: keep the last multiplier
+        beta += (total - 1) / left;
+        if (left >= count) break;
+        count = left;
     }
-    for (int i = 0; i < n; ++i) {
-        const double value = a[i * m + j] - alpha[i] - beta;
-        x[i * m + j] = value > 0 ? value : 0;
+    beta = larger(beta, low);
+    double total = 0;
+    for (int i = 0; i < p.n; ++i) {
+        const double value = a[i * p.m] - alpha[i] - beta;
+        p.x[i * p.m + j] = value > 0 ? value : 0;
+        total += value > 0 ? value : 0;
     }
-    return beta;
+    p.beta[j] = beta;
+    return beta > low ? fabs(total - 1) : larger(total - 1, 0.0);
 }
 
-// X and beta for given alpha, and the gradient of psi, 1 - X 1. Returns its largest entry in absolute value.
-__device__ __noinline__ double evaluate(const Newton& p, const double* a, const double* alpha) {
+// X and beta for given alpha, and the gradient of psi, 1 - X 1. Returns by how much rows and columns are off at most.
+__device__ __noinline__ double evaluate(const Newton& p, const double* alpha) {
     __syncthreads();  // alpha is there
+    double residual = 0;
     for (int j = threadIdx.x; j < p.m; j += THREADS) {
         if (p.slack && j == p.m - 1) {
             p.beta[j] = 0;
             for (int i = 0; i < p.n; ++i) {
-                const double value = a[i * p.m + j] - alpha[i];
+                const double value = p.a[i * p.m + j] - alpha[i];
                 p.x[i * p.m + j] = value > 0 ? value : 0;
             }
         } else {
-            p.beta[j] = project_column(a, alpha, j, p.n, p.m, p.x);
+            residual = larger(residual, project_column(p, alpha, j));
         }
     }
     __syncthreads();
-    double residual = 0;
     for (int i = warp_number(); i < p.n; i += WARPS) {
         double total = 0;
         for (int j = lane_number(); j < p.m; j += LANES) total += p.x[i * p.m + j];
@@ -120,13 +125,13 @@ __device__ __noinline__ double evaluate(const Newton& p, const double* a, const 
     return block_sum<true>(residual, p.sums);
 }
 
-// The lower triangle of sum_j D_j - [beta_j > 0] d_j d_j' / |d_j|^2 in H, for the supports d_j of x's columns.
-template <class Number>
-__device__ inline void hessian(const Newton& p, const Number* x, const double* beta) {
+// The lower triangle of sum_j D_j - [full_j] d_j d_j' / |d_j|^2 in H, for the supports d_j of x's columns.
+template <class Number, class Full>
+__device__ inline void hessian(const Newton& p, const Number* x, Full full) {
     for (int j = threadIdx.x; j < p.m; j += THREADS) {
         int count = 0;
         for (int i = 0; i < p.n; ++i) count += x[static_cast<long long>(i) * p.m + j] > 0;
-        p.share[j] = beta[j] > 0 && count > 0 ? 1.0 / count : 0.0;
+        p.share[j] = full(j) && count > 0 ? 1.0 / count : 0.0;
     }
     __syncthreads();
     for (int e = threadIdx.x; e < p.n * p.n; e += THREADS) {
@@ -179,34 +184,46 @@ __device__ __noinline__ void cholesky_solve(const Newton& p, double threshold, d
 }
 
 // trial = alpha + t step, with a slope of psi there between slope / 2 and (almost) 0. Returns the residual.
-__device__ inline double line_search(const Newton& p, const double* a, double slope) {
-    double low = 0, at_low = slope, high = INFINITE, at_high = 0, t = 1, residual = 0;
+__device__ inline double line_search(const Newton& p, double slope) {
+    double before = 0, at_before = slope, after = INFINITE, at_after = 0, t = 1, residual = 0;
     for (int turn = 0; turn < 60; ++turn) {
         __syncthreads();
         for (int i = threadIdx.x; i < p.n; i += THREADS) p.trial[i] = p.alpha[i] + t * p.step[i];
-        residual = evaluate(p, a, p.trial);
+        residual = evaluate(p, p.trial);
         const double here = dot(p.gradient, p.step, p.n);
         if (0.5 * slope <= here && here <= -1e-3 * slope) break;
         if (here < 0)
-            low = t, at_low = here;
+            before = t, at_before = here;
         else
-            high = t, at_high = here;
-        if (high == INFINITE)
+            after = t, at_after = here;
+        if (after == INFINITE)
             t = 2 * t;
         else if (turn % 3 == 2)
-            t = 0.5 * (low + high);
+            t = 0.5 * (before + after);
         else
-            t = low + (high - low) * at_low / (at_low - at_high);
+            t = before + (after - before) * at_before / (at_before - at_after);
     }
     return residual;
 }
 
+// What can be moved from beta to alpha: by how much all beta are above 1, or (negative) below -1, if all columns are full.
+__device__ inline double drift(const Newton& p) {
+    double under = -INFINITE, most = -INFINITE, open = 0;
+    for (int j = threadIdx.x; j < p.m; j += THREADS) {
+        under = larger(under, -p.beta[j]), most = larger(most, p.beta[j]);
+        if (!(p.beta[j] > p.low[j])) open = 1;
+    }
+    under = block_sum<true>(under, p.sums), most = block_sum<true>(most, p.sums);
+    if (block_sum<true>(open, p.sums) > 0) return 0;
+    return larger(-under - 1, 0.0) - larger(-most - 1, 0.0);
+}
+
 // Newton steps from alpha on, in place, down to a residual of `tolerance`. Returns their number.
-__device__ __noinline__ int newton(const Newton& p, const double* a, double tolerance, int steps, double* reached) {
-    double residual = evaluate(p, a, p.alpha);
+__device__ __noinline__ int newton(const Newton& p, double tolerance, int steps, double* reached) {
+    double residual = evaluate(p, p.alpha);
     int count = 0;
     for (; count < steps && residual > tolerance; ++count) {
-        hessian(p, p.x, p.beta);
+        hessian(p, p.x, [&](int j) { return p.beta[j] > p.low[j]; });
         for (int i = threadIdx.x; i < p.n; i += THREADS) {
             p.H[i * p.n + i] += RIDGE * (residual < 1 ? residual : 1.0);
             p.step[i] = -p.gradient[i];
@@ -214,33 +231,32 @@ __device__ __noinline__ int newton(const Newton& p, const double* a, double tole
         __syncthreads();
         cholesky_solve(p, 0, p.step);
         const double slope = dot(p.gradient, p.step, p.n);
-        residual = line_search(p, a, slope);
-        double least = -INFINITE;  // of the multipliers of columns, negative
-        for (int j = threadIdx.x; j < p.m; j += THREADS) least = larger(least, -p.beta[j]);
-        const double shift = larger(-block_sum<true>(least, p.sums) - 1, 0.0);
+        residual = line_search(p, slope);
+        const double shift = drift(p);
         for (int i = threadIdx.x; i < p.n; i += THREADS) p.alpha[i] = p.trial[i] + shift;
-        if (shift > 0) residual = evaluate(p, a, p.alpha);
+        if (shift != 0) residual = evaluate(p, p.alpha);
     }
     *reached = residual;
     return count;
 }
 
 // alpha for rows alone: each row of max(a - alpha, 0) sums to 1, as if columns had no bound.
-__device__ inline void start(const Newton& p, const double* a) {
+__device__ inline void rows_alone(const Newton& p) {
     for (int i = warp_number(); i < p.n; i += WARPS) {
+        const double* const a = p.a + i * p.m;
         double highest = -INFINITE;
-        for (int j = lane_number(); j < p.m; j += LANES) highest = larger(highest, a[i * p.m + j]);
+        for (int j = lane_number(); j < p.m; j += LANES) highest = larger(highest, a[j]);
         for (int distance = LANES / 2; distance > 0; distance /= 2)
             highest = larger(highest, __shfl_xor_sync(ALL, highest, distance));
         double alpha = highest - 1;  // at most this much below the largest entry
-        int count = 0;
+        int count = p.m + 1;
         while (true) {
             double total = 0;
             int left = 0;
             for (int j = lane_number(); j < p.m; j += LANES)
-                if (a[i * p.m + j] > alpha) total += a[i * p.m + j] - alpha, ++left;
+                if (a[j] > alpha) total += a[j] - alpha, ++left;
             total = warp_sum(total), left = warp_sum(left);
-            if (left == count || left == 0) break;
+            if (left >= count || left == 0) break;
             count = left;
             alpha += (total - 1) / left;
         }
@@ -249,9 +265,8 @@ __device__ inline void start(const Newton& p, const double* a) {
     __syncthreads();
 }
 
-// The rows and columns that take part, row maxima subtracted, in p.a; p.n and p.m are their numbers. Returns the range of
-// the entries.
-__device__ inline double gather(Newton& p, const T* A, const bool* templates, int n, int m, int* counts) {
+// The rows and columns that take part, in p.c; p.n and p.m are their numbers.
+__device__ inline void gather(Newton& p, const T* cost, const bool* templates, int n, int m, int* counts) {
     if (warp_number() == 0) {
         const int lane = lane_number();
         const unsigned before = (1u << lane) - 1;
@@ -267,7 +282,7 @@ __device__ inline double gather(Newton& p, const T* A, const bool* templates, in
             const int j = base + lane;
             bool used = j < m && p.slack && j == m - 1;
             for (int r = 0; j < m && !used && r < n_rows; ++r)
-                used = double(A[static_cast<long long>(p.rows[r]) * m + j]) > -INFINITE;
+                used = double(cost[static_cast<long long>(p.rows[r]) * m + j]) < INFINITE;
             const unsigned word = __ballot_sync(ALL, used);
             if (used) p.columns[n_columns + __popc(word & before)] = j;
             n_columns += __popc(word);
@@ -276,29 +291,53 @@ __device__ inline double gather(Newton& p, const T* A, const bool* templates, in
     }
     __syncthreads();
     p.n = counts[0], p.m = counts[1];
-    double spread = 0;
-    for (int r = warp_number(); r < p.n; r += WARPS) {
-        const T* row = A + static_cast<long long>(p.rows[r]) * m;
+    for (int e = threadIdx.x; e < p.n * p.m; e += THREADS)
+        p.c[e] = double(cost[static_cast<long long>(p.rows[e / p.m]) * m + p.columns[e % p.m]]);
+    __syncthreads();
+}
+
+// U for which the largest score of each row is 0.
+__device__ inline void centre(const Newton& p) {
+    for (int i = warp_number(); i < p.n; i += WARPS) {
         double highest = -INFINITE;
-        for (int q = lane_number(); q < p.m; q += LANES) highest = larger(highest, double(row[p.columns[q]]));
+        for (int j = lane_number(); j < p.m; j += LANES) highest = larger(highest, -(p.c[i * p.m + j] + p.V[j]));
         for (int distance = LANES / 2; distance > 0; distance /= 2)
             highest = larger(highest, __shfl_xor_sync(ALL, highest, distance));
-        if (lane_number() == 0) p.offset[r] = highest;
-        for (int q = lane_number(); q < p.m; q += LANES) {
-            const double value = double(row[p.columns[q]]) - highest;
-            p.a[r * p.m + q] = value;
-            if (value > -INFINITE) spread = larger(spread, -value);
-        }
+        if (lane_number() == 0) p.U[i] = highest;
+    }
+    __syncthreads();
+}
+
+// The scores for the weight s gamma, and the bounds of beta. Returns the range of the scores.
+__device__ __noinline__ double scores(const Newton& p, double weight) {
+    __syncthreads();
+    double spread = 0;
+    for (int j = threadIdx.x; j < p.m; j += THREADS) p.low[j] = -p.V[j] / weight;
+    for (int e = threadIdx.x; e < p.n * p.m; e += THREADS) {
+        // U + V first: where both are large they cancel, and exactly so.
+        const double score = -(p.c[e] + (p.U[e / p.m] + p.V[e % p.m])) / weight;
+        p.a[e] = score;
+        if (score > -INFINITE) spread = larger(spread, -score);
     }
     return block_sum<true>(spread, p.sums);
 }
 
-// `op.quadratic`: A (batch, n, m), -inf where forbidden, and templates (batch, n) to X (batch, n, m), the multipliers alpha
-// (batch, n) of its rows and beta (batch, m) of its columns, the Newton steps (batch) and max |1 - X 1| (batch). A block has
-// `bytes` of `workspace`, unless it is IN_SHARED.
+// The multipliers found, added to those known.
+__device__ inline void absorb(const Newton& p, double weight) {
+    __syncthreads();
+    for (int i = threadIdx.x; i < p.n; i += THREADS) p.U[i] += weight * p.alpha[i], p.alpha[i] = 0;
+    for (int j = threadIdx.x; j < p.m; j += THREADS)
+        p.V[j] = p.beta[j] > p.low[j] ? larger(p.V[j] + weight * p.beta[j], 0.0) : 0.0;
+    __syncthreads();
+}
+
+// `op.quadratic`: cost (batch, n, m), inf where forbidden, gamma (batch), templates (batch, n) and start (batch, m) to X (batch,
+// n, m), the multipliers (batch, n) of its rows and (batch, m) of its columns, the Newton steps (batch) and by how much rows and
+// columns are off at most (batch). A block has `bytes` of `workspace`, unless it is IN_SHARED.
 extern "C" __global__ void __launch_bounds__(THREADS) quadratic(
-    const T* A, const bool* templates, int* ticket, unsigned char* workspace, T* X, double* alpha, double* beta,
-    long long* steps, double* residuals, int batch, int n, int m, int slack, int max_iter, int bytes, double tolerance
+    const T* cost, const double* gamma, const bool* templates, const double* start, int* ticket, unsigned char* workspace,
+    T* X, double* row_multipliers, double* column_multipliers, long long* steps, double* residuals, int batch, int n, int m,
+    int slack, int max_iter, int bytes, double tolerance
 ) {
     SHARED_MEMORY(memory);
     double* const sums = reinterpret_cast<double*>(memory);
@@ -308,39 +347,52 @@ extern "C" __global__ void __launch_bounds__(THREADS) quadratic(
         const int b = next_problem(ticket, counts + 3);
         if (b >= batch) break;
         const long long size = static_cast<long long>(n) * m;
+        const double* const known = start + static_cast<long long>(b) * m;
         Newton p = make_newton(own, sums, n, m, slack);
-        const double spread = gather(p, A + b * size, templates + static_cast<long long>(b) * n, n, m, counts);
-        start(p, p.a);
-        double residual;
-        int used = newton(p, p.a, tolerance, smaller(DIRECT_STEPS, max_iter), &residual);
-        if (residual > tolerance && used < max_iter) {
-            double s = 1;
+        gather(p, cost + b * size, templates + static_cast<long long>(b) * n, n, m, counts);
+        for (int j = threadIdx.x; j < p.m; j += THREADS) {
+            const int column = p.columns[j];
+            p.V[j] = known[column] > 0 && !(slack && column == m - 1) ? known[column] : 0.0;
+        }
+        __syncthreads();
+        centre(p);
+        scores(p, gamma[b]);
+        rows_alone(p);
+        double residual, s = 1;
+        int used = newton(p, tolerance, smaller(DIRECT_STEPS, max_iter), &residual);
+        if (!(residual <= tolerance) && used < max_iter) {
+            __syncthreads();
+            for (int j = threadIdx.x; j < p.m; j += THREADS) p.V[j] = 0;
+            __syncthreads();
+            centre(p);
+            const double spread = scores(p, gamma[b]);
             while (s * STAGE < spread) s *= STAGE;
-            bool first = true;
+            scores(p, s * gamma[b]);
+            rows_alone(p);
             while (true) {
-                __syncthreads();
-                for (int e = threadIdx.x; e < p.n * p.m; e += THREADS) p.scaled[e] = p.a[e] / s;
-                __syncthreads();
-                if (first) start(p, p.scaled);
-                first = false;
-                used += newton(p, p.scaled, s > 1 ? ROUGH : tolerance, max_iter - used, &residual);
+                used += newton(p, s > 1 ? ROUGH : tolerance, max_iter - used, &residual);
                 if (s == 1) break;
-                const double ratio = s < STAGE ? s : STAGE;
-                s /= ratio;
-                __syncthreads();
-                for (int i = threadIdx.x; i < p.n; i += THREADS) p.alpha[i] *= ratio;
+                absorb(p, s * gamma[b]);
+                s = s > STAGE ? s / STAGE : 1;
+                scores(p, s * gamma[b]);
             }
         }
+        absorb(p, gamma[b]);
+        double* const rows = row_multipliers + static_cast<long long>(b) * n;
+        double* const columns = column_multipliers + static_cast<long long>(b) * m;
         for (int e = threadIdx.x; e < size; e += THREADS) X[b * size + e] = 0;
-        for (int i = threadIdx.x; i < n; i += THREADS) alpha[static_cast<long long>(b) * n + i] = 0;
-        for (int j = threadIdx.x; j < m; j += THREADS) beta[static_cast<long long>(b) * m + j] = 0;
+        for (int i = threadIdx.x; i < n; i += THREADS) rows[i] = 0;
+        for (int j = threadIdx.x; j < m; j += THREADS) columns[j] = 0;
         __syncthreads();
-        for (int e = threadIdx.x; e < p.n * p.m; e += THREADS)
+        double whole = 0;
+        for (int e = threadIdx.x; e < p.n * p.m; e += THREADS) {
             X[b * size + static_cast<long long>(p.rows[e / p.m]) * m + p.columns[e % p.m]] = T(p.x[e]);
-        for (int i = threadIdx.x; i < p.n; i += THREADS)
-            alpha[static_cast<long long>(b) * n + p.rows[i]] = p.alpha[i] + p.offset[i];
-        for (int j = threadIdx.x; j < p.m; j += THREADS) beta[static_cast<long long>(b) * m + p.columns[j]] = p.beta[j];
-        if (threadIdx.x == 0) steps[b] = used, residuals[b] = residual;
+            whole += p.x[e];
+        }
+        for (int i = threadIdx.x; i < p.n; i += THREADS) rows[p.rows[i]] = p.U[i];
+        for (int j = threadIdx.x; j < p.m; j += THREADS) columns[p.columns[j]] = p.V[j];
+        whole = block_sum(whole, p.sums);
+        if (threadIdx.x == 0) steps[b] = used, residuals[b] = whole < INFINITE ? residual : INFINITE;
     }
 }
 
@@ -358,7 +410,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) quadratic_adjoint(
         const T* const g = grad + b * size;
         const double* const multipliers = beta + static_cast<long long>(b) * m;
         __syncthreads();
-        hessian(p, x, multipliers);
+        hessian(p, x, [&](int j) { return multipliers[j] > 0; });
         for (int turn = 0; turn < 2; ++turn) {  // the right-hand side, then the result
             for (int j = threadIdx.x; j < m; j += THREADS) {
                 double total = 0;

@@ -48,6 +48,16 @@ def plain(tensor: Tensor) -> bool:
     )
 
 
+def differentiating() -> bool:
+    """Whether a derivative can be asked for, of reverse or of forward mode: what it needs has to be kept."""
+    return torch.is_grad_enabled() or torch.autograd.forward_ad._current_level >= 0
+
+
+def traceable(both_ways: Any, backward_only: Any) -> Any:
+    """An autograd.Function with a `jvp`, or while torch.compile traces, which refuses those, the same without."""
+    return backward_only if torch.compiler.is_compiling() else both_ways
+
+
 def fold(arg: Tensor, dim: int | None, size: int) -> Tensor:
     """The mapped dimension, put in front of the batch and made one with it."""
     arg = arg.unsqueeze(0).expand(size, *arg.shape) if dim is None else arg.movedim(dim, 0)

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from difflayers._checks import check_number, check_size
+from difflayers._ops import differentiating
 from difflayers._solution import table
-from difflayers.matching.dmm.op import DMMFunction
-from difflayers.matching.problems import Problems, finite, largest, prepare
-from difflayers.matching.quadratic.op import QuadraticFunction
+from difflayers.matching.dmm.op import dmm
+from difflayers.matching.problems import Problems, largest, prepare
+from difflayers.matching.quadratic.op import quadratic
 
 
 class DMMSolution(NamedTuple):
@@ -81,7 +82,6 @@ def dmm_matching(
         ValueError: shapes that do not fit; costs NaN or -inf; n > m, or forbidden pairs that leave a template without a
             proposal of its own, without unmatched_cost; counts below 1; a step that is not positive; no kernels for the
             device.
-        NotImplementedError: second derivatives.
 
     Each problem is solved by itself, on one thread: its result depends on neither the batch nor the number of threads.
     float16 and bfloat16 costs are solved in float32.
@@ -161,20 +161,20 @@ def check_dmm_options(n_grad: int, n_proj: int, step_size: float) -> None:
 
 
 def _descend(problems: Problems, n_grad: int, n_proj: int, step_size: float, average: bool) -> Tensor:
-    options = (n_grad, n_proj, float(step_size), bool(average), problems.slack, torch.is_grad_enabled())
-    return DMMFunction.apply(problems.cost, problems.templates, *options)[0]
+    options = (n_grad, n_proj, float(step_size), bool(average), problems.slack, differentiating())
+    return dmm(problems.cost, problems.templates, *options)[0]
 
 
 def _natural_residual(problems: Problems, X: Tensor) -> Tensor:
     """max |X - P(X - c)|, see `DMMSolution.residual`, (B,)."""
     cost = problems.cost.detach().double()
     if 0 in cost.shape:
-        return cost.new_zeros(len(cost))
+        return cost.new_zeros(cost.shape[0])
     lowest = cost.amin(-1, keepdim=True)
-    c = finite(cost) - torch.where(lowest.isfinite(), lowest, 0)
-    c = torch.where(cost.isfinite(), c, 0)
+    c = torch.where(cost.isfinite(), cost - torch.where(lowest.isfinite(), lowest, 0), 0)
     spread = c.amax((1, 2), keepdim=True)
-    A = X.double() - c / torch.where(spread > 0, spread, 1)
-    A = torch.where(cost.isfinite(), A, -torch.inf)
-    projected = QuadraticFunction.apply(A, problems.templates, problems.slack, 1e-9, 500, "cost")[0]
+    scores = torch.where(cost.isfinite(), X.double() - c / torch.where(spread > 0, spread, 1), -torch.inf)
+    ones, none = torch.ones_like(cost[:, 0, 0]), torch.zeros_like(cost[:, 0])
+    options = (problems.slack, 1e-9, 500, "cost")
+    projected = quadratic(-scores, ones, problems.templates, none, *options)[0]
     return largest((X - projected).abs().flatten(1))

@@ -1,15 +1,14 @@
 """Quadratic matching as functions: documentation, options, and what is said of a result."""
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from difflayers._checks import check_number, check_size
+from difflayers._checks import check_number, check_same_device, check_size, check_tensor
 from difflayers._solution import table
-from difflayers.matching.problems import Problems, finite, prepare
-from difflayers.matching.quadratic.op import QuadraticFunction
+from difflayers.matching.problems import DTYPES, Problems, prepare
+from difflayers.matching.quadratic.op import quadratic
 
 
 class QuadraticSolution(NamedTuple):
@@ -26,7 +25,8 @@ class QuadraticSolution(NamedTuple):
     iterations: Tensor
     """Newton steps, int64."""
     residual: Tensor
-    """``max_i |sum_j X_ij - 1|`` in the float64 of the solver, before rounding."""
+    """By how much a row is off its sum of 1, or a column off what it may sum to: at most 1, or 1 where it has a multiplier.
+    The largest of them, in the float64 of the solver, before rounding."""
     converged: Tensor
     """Whether `residual` is at most the tolerance (bool). False: `max_iter` ended it, or rounding did."""
     row_multipliers: Tensor
@@ -49,6 +49,7 @@ def quadratic_matching(
     tolerance: float = 1e-9,
     max_iter: int = 500,
     require_convergence: bool = False,
+    start: Tensor | None = None,
 ) -> Tensor:
     r"""Match n templates to m proposals at minimum cost, made strictly convex, exactly.
 
@@ -61,10 +62,15 @@ def quadratic_matching(
 
     Args:
         cost: (..., n, m), floating point. +inf forbids a pair.
-        gamma: a positive number, or a tensor of no dimensions; differentiable. In units of the cost.
+        gamma: a positive number or tensor, which broadcasts over the batch; differentiable. In units of the cost.
         template_mask, proposal_mask, unmatched_cost: as for `dmm_matching`. The share that stays unmatched is one more
             entry of its row, in the quadratic term, too.
-        tolerance, max_iter, require_convergence: as for `project_assignment`.
+        tolerance: on how far a row is off its sum of 1, or a column off what it may sum to, in the float64 that the solver
+            works in for float32 too.
+        max_iter: at most so many Newton steps.
+        require_convergence: raise a RuntimeError if the tolerance is not reached.
+        start: (..., m), a warm start: the `column_multipliers` of a problem close to this one, from `solve_quadratic` or
+            any other method of this family. It changes the time that the solver takes, not what it finds.
 
     Returns:
         (..., n, m), the dtype of the cost.
@@ -84,8 +90,9 @@ def quadratic_matching(
     check_gamma(gamma)
     check_solver_options(tolerance, max_iter)
     problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
-    A = _scores(problems, gamma)
-    return problems.restore(_project(problems, A, "cost / gamma", tolerance, max_iter, require_convergence)[0])
+    weight = _weights(problems, gamma)
+    known = _start(problems, start)
+    return problems.restore(_solve(problems, weight, known, "cost", tolerance, max_iter, require_convergence)[0])
 
 
 def solve_quadratic(
@@ -98,11 +105,12 @@ def solve_quadratic(
     tolerance: float = 1e-9,
     max_iter: int = 500,
     require_convergence: bool = False,
+    start: Tensor | None = None,
 ) -> QuadraticSolution:
     """`quadratic_matching`, with how the solver ended and the multipliers of rows and columns.
 
     Args:
-        cost, gamma, template_mask, proposal_mask, unmatched_cost, tolerance, max_iter, require_convergence: as for
+        cost, gamma, template_mask, proposal_mask, unmatched_cost, tolerance, max_iter, require_convergence, start: as for
             `quadratic_matching`.
 
     Returns:
@@ -121,13 +129,14 @@ def solve_quadratic(
     check_gamma(gamma)
     check_solver_options(tolerance, max_iter)
     problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
-    A = _scores(problems, gamma)
-    X, alpha, beta, steps, residual = _project(problems, A, "cost / gamma", tolerance, max_iter, require_convergence)
+    weight = _weights(problems, gamma)
+    known = _start(problems, start)
+    X, rows, columns, *ending = _solve(problems, weight, known, "cost", tolerance, max_iter, require_convergence)
     value, X = problems.restore(X), X.detach()
-    weight = gamma.detach() if isinstance(gamma, Tensor) else gamma
-    objective = problems.objective(X) + 0.5 * weight * X.square().sum((1, 2))
-    multipliers = weight * alpha, weight * (beta[:, :-1] if problems.slack else beta)
-    fields = (objective, steps, residual, residual <= tolerance, *multipliers)
+    objective = problems.objective(X) + 0.5 * weight.detach().to(X.dtype) * X.square().sum((1, 2))
+    steps, residual = ending
+    columns = columns[:, :-1] if problems.slack else columns
+    fields = (objective, steps, residual, residual <= tolerance, rows, columns)
     return QuadraticSolution(value, *map(problems.batched, fields))
 
 
@@ -138,14 +147,11 @@ def check_solver_options(tolerance: float, max_iter: int) -> None:
 
 
 def check_gamma(gamma: float | Tensor) -> None:
-    """A positive number, or a tensor of no dimensions (whose value only the graph knows)."""
-    if isinstance(gamma, Tensor):
-        if gamma.ndim != 0 or not gamma.dtype.is_floating_point:
-            raise ValueError(
-                f"gamma must be a number or a floating-point tensor of no dimensions; got {gamma.dtype} {tuple(gamma.shape)}"
-            )
-    else:
+    """A positive number, or a floating-point tensor (whose values only the operator sees)."""
+    if not isinstance(gamma, Tensor):
         check_number("gamma", gamma, positive=True)
+        return
+    check_tensor("gamma", gamma, DTYPES)
 
 
 def project_assignment(
@@ -172,8 +178,7 @@ def project_assignment(
         X: (..., n, m), floating point. -inf forbids a pair.
         template_mask, proposal_mask: as for `dmm_matching`.
         allow_unmatched: one more column for each row alone, of which X is 0: rows may sum to less than 1.
-        tolerance: on max_i \|sum_j Y_ij - 1\|, in the float64 that the solver works in for float32 too.
-        max_iter: at most so many Newton steps.
+        tolerance, max_iter: as for `quadratic_matching`.
         require_convergence: raise a RuntimeError if the tolerance is not reached. (``solve_quadratic(-X, 1.0)`` is the same
             problem, and its `converged` says so.)
 
@@ -198,33 +203,54 @@ def project_assignment(
     check_solver_options(tolerance, max_iter)
     unmatched = 0.0 if allow_unmatched else None
     problems = prepare("X", X, template_mask, proposal_mask, unmatched, sign=-1)
-    return problems.restore(_project(problems, -problems.cost, "X", tolerance, max_iter, require_convergence)[0])
+    weight, known = _weights(problems, 1.0), _start(problems, None)
+    return problems.restore(_solve(problems, weight, known, "X", tolerance, max_iter, require_convergence)[0])
 
 
-def _scores(problems: Problems, gamma: float | Tensor) -> Tensor:
-    """A = -cost / gamma, -inf where a pair is forbidden."""
-    cost = problems.cost
-    if isinstance(gamma, Tensor):
-        if gamma.device.type not in ("cpu", cost.device.type):
-            raise ValueError(f"gamma must be on the device of the cost, {cost.device}; got {gamma.device}")
-        gamma = torch.where(gamma > 0, gamma, math.nan).to(cost.dtype)
-    A = -finite(cost) / gamma
-    A = torch.where(
-        A.isinf() & cost.isfinite(), math.nan, A
-    )  # an overflow is no forbidden pair: the solver refuses NaN
-    return torch.where(cost == math.inf, -math.inf, A)
+def _weights(problems: Problems, gamma: float | Tensor) -> Tensor:
+    """gamma of each problem, (B,) in float64."""
+    cost, batch = problems.cost, problems.shape[:-2]
+    if not isinstance(gamma, Tensor):
+        return cost.new_full((cost.shape[0],), gamma, dtype=torch.float64)
+    if gamma.ndim or gamma.device.type != "cpu":  # torch takes a number on the CPU anywhere
+        check_same_device("gamma", gamma, "cost", cost.device)
+    try:
+        return gamma.to(cost.device, torch.float64).broadcast_to(batch).reshape(cost.shape[0])
+    except RuntimeError:
+        raise ValueError(f"gamma must broadcast to the batch, {tuple(batch)}; got {tuple(gamma.shape)}") from None
 
 
-def _project(
-    problems: Problems, A: Tensor, name: str, tolerance: float, max_iter: int, require_convergence: bool
+def _start(problems: Problems, start: Tensor | None) -> Tensor:
+    """Column multipliers to begin with, (B, m), that of unmatched templates included."""
+    B, _, m = problems.cost.shape
+    if start is None:
+        return problems.cost.new_zeros(B, m, dtype=torch.float64)
+    check_tensor("start", start)
+    check_same_device("start", start, "cost", problems.cost.device)
+    shape = (*problems.shape[:-2], problems.shape[-1])
+    if start.shape != shape:
+        raise ValueError(f"start must have shape {tuple(shape)}, a multiplier a proposal; got {tuple(start.shape)}")
+    known = start.detach().double().reshape(B, shape[-1])
+    return torch.nn.functional.pad(known, (0, 1)) if problems.slack else known
+
+
+def _solve(
+    problems: Problems,
+    weight: Tensor,
+    start: Tensor,
+    name: str,
+    tolerance: float,
+    max_iter: int,
+    require_convergence: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The projection of A, the multipliers of its rows and columns, Newton steps and residuals, of the flattened batch."""
-    results = QuadraticFunction.apply(A, problems.templates, problems.slack, float(tolerance), max_iter, name)
+    """X, the multipliers of its rows and columns, Newton steps and residuals, of the flattened batch."""
+    options = (problems.slack, float(tolerance), max_iter, name)
+    results = quadratic(problems.cost, weight, problems.templates, start, *options)
     *_, steps, residuals = results
     if require_convergence and not bool((residuals <= tolerance).all()):
+        off = ~(residuals <= tolerance)
         raise RuntimeError(
-            f"{int((residuals > tolerance).sum())} of {len(residuals)} problems did not converge: their rows are off by "
-            f"up to {float(residuals.max()):.2g} after {int(steps.max())} Newton steps. Costs very large against gamma "
-            "lose their digits to rounding: raise gamma, tolerance or max_iter"
+            f"{int(off.sum())} of {len(residuals)} problems did not converge: their rows or columns are off by "
+            f"up to {float(residuals.max()):.2g} after {int(steps.max())} Newton steps. Raise max_iter, tolerance or gamma"
         )
     return results

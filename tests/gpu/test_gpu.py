@@ -11,6 +11,7 @@ import pytest
 import torch
 from matching_problems import SIZES as MATCHING_SIZES
 from matching_problems import problem as matching_problem
+from matching_problems import projection
 from satnet_problems import make_problem
 from torch import Tensor
 from torch.testing import assert_close
@@ -122,8 +123,8 @@ def test_matching_is_the_cpu_kernel(size: str, dtype: torch.dtype) -> None:
     assert X.is_cuda and relative(X, want) < tolerance
     wanted = OPS.dmm_adjoint(p.cost, want_bits, grad, *options)
     assert relative(OPS.dmm_adjoint(cost, bits, grad.cuda(), *options), wanted) < 10 * tolerance
-    want, _, beta, _, _ = OPS.quadratic(-5 * p.cost, p.templates, p.slack, 1e-9, 500, "X")
-    Y, _, _, _, residuals = OPS.quadratic(-5 * cost, templates, p.slack, 1e-9, 500, "X")
+    want, _, beta, _, _ = projection(OPS, -5 * p.cost, p.templates, p.slack, 1e-9, 500)
+    Y, _, _, _, residuals = projection(OPS, -5 * cost, templates, p.slack, 1e-9, 500)
     assert relative(Y, want) < 1e-6 and bool((residuals <= 1e-9).all())
     wanted = OPS.quadratic_adjoint(want, beta, grad)
     assert relative(OPS.quadratic_adjoint(*on_gpu(want, beta, grad)), wanted) < tolerance
@@ -186,7 +187,7 @@ def test_the_backward_pass_does_not_wait_for_the_device() -> None:
     _, V, norms, _, _ = OPS.satnet_mixing(S, z, given, start, 5, 0.0)
     cost, templates = torch.rand(9, 4, 6, device="cuda"), torch.ones(9, 4, dtype=torch.bool, device="cuda")
     X, bits = OPS.dmm(cost, templates, 4, 3, 0.1, True, False, True)
-    Y, _, beta, _, _ = OPS.quadratic(-cost, templates, False, 1e-9, 500, "X")
+    Y, _, beta, _, _ = projection(OPS, -cost, templates, False, 1e-9, 500)
     for attempt in range(2):  # the second time everything is loaded
         torch.cuda.set_sync_debug_mode("error" if attempt else "default")
         try:
@@ -206,7 +207,7 @@ def test_graph_capture_with_a_fixed_number_of_sweeps() -> None:
         out, V, norms, _, _ = OPS.satnet_mixing(S, z, given, start, 6, 0.0)
         U = OPS.satnet_adjoint(S, V, norms, given, grad, 1e-2, 6, 1e-4)
         X, bits = OPS.dmm(cost, templates, 4, 3, 0.1, True, False, True)
-        Y, _, beta, _, _ = OPS.quadratic(-cost, templates, False, 1e-9, 500, "X")
+        Y, _, beta, _, _ = projection(OPS, -cost, templates, False, 1e-9, 500)
         return out, U, X, OPS.dmm_adjoint(cost, bits, X, 4, 3, 0.1, True, False), Y, OPS.quadratic_adjoint(Y, beta, X)
 
     step()

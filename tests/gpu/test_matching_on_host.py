@@ -5,7 +5,17 @@ import math
 import pytest
 import torch
 from host_device import HostDevice
-from matching_problems import DEGENERATE, SIZES, Problem, degenerate, kkt_error, make_problem, oracle_dmm, problem
+from matching_problems import (
+    DEGENERATE,
+    SIZES,
+    Problem,
+    degenerate,
+    kkt_error,
+    make_problem,
+    oracle_dmm,
+    problem,
+    projection,
+)
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -89,8 +99,8 @@ def test_dmm_in_float32(host: HostDevice, size: str) -> None:
 def test_projection_is_the_cpu_kernels(host: HostDevice, size: str, scale: float) -> None:
     p = problem(size)
     A = -scale * p.cost
-    got = quadratic_cuda.quadratic(A, p.templates, p.slack, 1e-9, 500, "X")
-    X, _, beta, steps, _ = quadratic_cpu.quadratic(A, p.templates, p.slack, 1e-9, 500, "X")
+    got = projection(quadratic_cuda, A, p.templates, p.slack, 1e-9, 500)
+    X, _, beta, steps, _ = projection(quadratic_cpu, A, p.templates, p.slack, 1e-9, 500)
     assert_close(got[0], X, rtol=0, atol=1e-8)
     assert (got[4] <= 1e-9).all() and ((got[3] - steps).abs() <= 1).all()
     for b in range(len(X)):
@@ -109,7 +119,7 @@ def test_projection_does_not_see_what_is_added_to_a_row(host: HostDevice) -> Non
     A = torch.randint(-2000, 2000, (2, 4, 7), dtype=torch.float64) / 1024
     far = A + 2.0**40 * torch.tensor([1.0, -1.0, 0.0, 3.0], dtype=torch.float64)[:, None]
     templates = torch.ones(2, 4, dtype=torch.bool)
-    near, moved = (quadratic_cuda.quadratic(scores, templates, False, 1e-9, 500, "X") for scores in (A, far))
+    near, moved = (projection(quadratic_cuda, scores, templates, False, 1e-9, 500) for scores in (A, far))
     assert (near[4] <= 1e-9).all()
     assert all(torch.equal(a, b) for i, (a, b) in enumerate(zip(near, moved, strict=True)) if i != 1)
 
@@ -119,8 +129,8 @@ def test_projection_of_degenerate_costs(host: HostDevice, name: str) -> None:
     """Small gamma: the detour over A / s, and Hessians without curvature."""
     for n, m in [(5, 9), (6, 6)]:
         A, templates = -1e3 * degenerate(name, n, m)[None], torch.ones(1, n, dtype=torch.bool)
-        X, _, beta, _, residuals = quadratic_cuda.quadratic(A, templates, False, 1e-9, 500, "X")
-        want = quadratic_cpu.quadratic(A, templates, False, 1e-9, 500, "X")
+        X, _, beta, _, residuals = projection(quadratic_cuda, A, templates, False, 1e-9, 500)
+        want = projection(quadratic_cpu, A, templates, False, 1e-9, 500)
         assert residuals.max() <= max(1e-9, 2 * float(want[4].max()))
         assert kkt_error(A[0], X[0], beta[0], templates[0], False) < 1e-6
         grad = torch.randn_like(A)
@@ -132,8 +142,8 @@ def test_projection_in_float32_and_cut_off(host: HostDevice) -> None:
     p = problem("odd")
     A = (-5 * p.cost).float()
     for max_iter in (1, 2, 500):
-        got = quadratic_cuda.quadratic(A, p.templates, False, 1e-9, max_iter, "X")
-        want = quadratic_cpu.quadratic(A, p.templates, False, 1e-9, max_iter, "X")
+        got = projection(quadratic_cuda, A, p.templates, False, 1e-9, max_iter)
+        want = projection(quadratic_cpu, A, p.templates, False, 1e-9, max_iter)
         assert got[0].dtype == torch.float32 and torch.equal(got[3], want[3])
         assert_same(got, want, 1e-6)
 
@@ -147,7 +157,7 @@ def test_memory_order_and_grid_change_no_bit(host: HostDevice, n: int, m: int) -
         host.order, host.multiprocessors, host.shared_memory = order, blocks, int(1024 * shared)
         X, bits = cuda.dmm(p.cost, p.templates, 2, 3, 0.2, True, True, True)
         out = cuda.dmm_adjoint(p.cost, bits, grad, 2, 3, 0.2, True, True)
-        projected = quadratic_cuda.quadratic(-4 * p.cost, p.templates, True, 1e-9, 500, "X")
+        projected = projection(quadratic_cuda, -4 * p.cost, p.templates, True, 1e-9, 500)
         found.append((X, bits, out, *projected, quadratic_cuda.quadratic_adjoint(projected[0], projected[2], grad)))
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
@@ -187,7 +197,7 @@ def test_bad_values_are_refused(host: HostDevice) -> None:
         with pytest.raises(ValueError, match=words):
             cuda.dmm(cost, templates, 1, 1, 0.1, True, False, True)
         with pytest.raises(ValueError, match=words):
-            quadratic_cuda.quadratic(-cost, templates, False, 1e-9, 9, "X")
+            projection(quadratic_cuda, -cost, templates, False, 1e-9, 9)
     with pytest.raises(ValueError, match="without a proposal of their own"):
         cuda.dmm(torch.tensor([[[0.1, INF], [0.2, INF]]]), templates, 1, 1, 0.1, True, False, True)
     with pytest.raises(ValueError, match="without a proposal of their own"):

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -96,6 +96,19 @@ def oracle_dmm(p: Problem, cost: Tensor | None = None, **options: object) -> Ten
     cost = p.cost if cost is None else cost
     X = [oracle.dmm(c, slack=p.slack, **options) for c in cost]  # type: ignore[arg-type]
     return torch.stack(X) if X else torch.zeros_like(cost)
+
+
+def projection_arguments(
+    A: Tensor, templates: Tensor, slack: bool, tolerance: float = 1e-9, max_iter: int = 500
+) -> tuple[Any, ...]:
+    """What the quadratic operator takes to project scores A (B, n, m), -inf where forbidden."""
+    ones, none = A.new_ones(len(A), dtype=torch.float64), A.new_zeros(len(A), A.shape[2], dtype=torch.float64)
+    return -A, ones, templates, none, slack, tolerance, max_iter, "X"
+
+
+def projection(kernels: Any, *args: Any) -> tuple[Tensor, ...]:
+    """The same, by the kernels of a module, with its five results."""
+    return kernels.quadratic(*projection_arguments(*args))  # type: ignore[no-any-return]
 
 
 def _repeated_rows(n: int, m: int, g: torch.Generator) -> Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.utils.checkpoint
-from matching_problems import make_problem
+from matching_problems import make_problem, projection, projection_arguments
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jacrev, vmap
 from torch.testing import assert_close
@@ -37,8 +37,8 @@ def test_opcheck(n: int, m: int, slack: bool, batch: int, dtype: torch.dtype) ->
     _, bits = OPS.dmm(cost, templates, *DMM_OPTIONS, slack, True)
     grad = torch.randn_like(cost)
     torch.library.opcheck(OPS.dmm_adjoint.default, (cost, bits, grad, *DMM_OPTIONS, slack))
-    torch.library.opcheck(OPS.quadratic.default, (-4 * cost, templates, slack, 1e-9, 100, "X"))
-    X, _, beta, _, _ = OPS.quadratic(-4 * cost, templates, slack, 1e-9, 100, "X")
+    torch.library.opcheck(OPS.quadratic.default, projection_arguments(-4 * cost, templates, slack, 1e-9, 100))
+    X, _, beta, _, _ = projection(OPS, -4 * cost, templates, slack, 1e-9, 100)
     torch.library.opcheck(OPS.quadratic_adjoint.default, (X, beta, grad))
     for prices in (None, torch.zeros(batch, m, dtype=torch.float64)):
         torch.library.opcheck(OPS.exact.default, (cost, templates, prices, slack, True, "cost"))
@@ -50,11 +50,11 @@ def test_operators_agree_with_their_fake_ones_on_other_strides(dtype: torch.dtyp
     strided, rows = cost.mT.contiguous().mT, templates.T.contiguous().T
     grad = torch.randn_like(cost).mT.contiguous().mT
     torch.library.opcheck(OPS.dmm.default, (strided, rows, *DMM_OPTIONS, False, True))
-    torch.library.opcheck(OPS.quadratic.default, (-strided, rows, False, 1e-9, 100, "X"))
     torch.library.opcheck(OPS.exact.default, (strided, rows, None, False, False, "cost"))
+    torch.library.opcheck(OPS.quadratic.default, projection_arguments(-strided, rows, False, 1e-9, 100))
     X, bits = OPS.dmm(strided, rows, *DMM_OPTIONS, False, True)
     torch.library.opcheck(OPS.dmm_adjoint.default, (strided, bits, grad, *DMM_OPTIONS, False))
-    Y, _, beta, _, _ = OPS.quadratic(-strided, rows, False, 1e-9, 100, "X")
+    Y, _, beta, _, _ = projection(OPS, -strided, rows, False, 1e-9, 100)
     torch.library.opcheck(OPS.quadratic_adjoint.default, (Y.mT.contiguous().mT, beta, grad))
     assert torch.equal(X, OPS.dmm(cost, templates, *DMM_OPTIONS, False, True)[0])
 
@@ -340,8 +340,8 @@ def test_meta_shapes_are_the_real_ones() -> None:
                 real = OPS.exact(cost, templates, prices, slack, True, "cost")
                 fake = OPS.exact(cost.to("meta"), templates.to("meta"), prices, slack, True, "cost")
                 assert [(x.shape, x.dtype) for x in real] == [(x.shape, x.dtype) for x in fake]
-            real = OPS.quadratic(-cost, templates, slack, 1e-9, 100, "X")
-            fake = OPS.quadratic(-cost.to("meta"), templates.to("meta"), slack, 1e-9, 100, "X")
+            real = projection(OPS, -cost, templates, slack, 1e-9, 100)
+            fake = projection(OPS, -cost.to("meta"), templates.to("meta"), slack, 1e-9, 100)
             assert [(x.shape, x.dtype) for x in real] == [(x.shape, x.dtype) for x in fake]
 
 

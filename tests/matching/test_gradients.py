@@ -15,6 +15,10 @@ from difflayers.matching.dmm import oracle
 INF = math.inf
 F64 = torch.float64
 CHECK = {"eps": 1e-7, "atol": 1e-5, "rtol": 1e-4}
+BOTH_WAYS = {**CHECK, "check_forward_ad": True}
+TWICE = {**CHECK, "check_fwd_over_rev": True}
+# torch's own, when it first loads its forward-mode rules
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script")
 
 
 def costs(*shape: int, seed: int = 0) -> Tensor:
@@ -34,7 +38,12 @@ DMM_OPTIONS = [
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 5), (3, 3), (3, 7), (4, 9)])
 def test_gradcheck_of_dmm(n: int, m: int, options: dict[str, float]) -> None:
     C = costs(2, n, m, seed=n + m)
-    assert torch.autograd.gradcheck(lambda C: functional.dmm_matching(C, **options), C, **CHECK)
+
+    def solve(C: Tensor) -> Tensor:
+        return functional.dmm_matching(C, **options)
+
+    assert torch.autograd.gradcheck(solve, C, **BOTH_WAYS, check_batched_grad=True, check_batched_forward_grad=True)
+    assert torch.autograd.gradgradcheck(lambda C: solve(C).square(), C[:1].detach().requires_grad_(), **TWICE)
 
 
 @pytest.mark.parametrize(("n", "m"), [(4, 1), (4, 3), (3, 6)])
@@ -42,7 +51,7 @@ def test_gradcheck_of_dmm_with_unmatched_templates(n: int, m: int) -> None:
     for shape in [(), (n,), (1, n), (2, n)]:
         C, unmatched = costs(2, n, m), (0.3 + 0.3 * costs(*shape, seed=4)).detach().requires_grad_()
         assert torch.autograd.gradcheck(
-            lambda C, u: functional.dmm_matching(C, unmatched_cost=u), (C, unmatched), **CHECK
+            lambda C, u: functional.dmm_matching(C, unmatched_cost=u), (C, unmatched), **BOTH_WAYS
         )
         (gradient,) = torch.autograd.grad(functional.dmm_matching(C, unmatched_cost=unmatched).sum(), unmatched)
         assert gradient.shape == shape and (gradient > 0).any(), "dearer to stay unmatched, more is matched"
@@ -55,10 +64,10 @@ GAMMAS = [0.05, 0.3, 3.0]
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 5), (3, 3), (3, 7), (4, 9)])
 def test_gradcheck_of_quadratic_matching(n: int, m: int, gamma: float) -> None:
     C, weight = costs(2, n, m, seed=n + m), torch.tensor(gamma, dtype=F64, requires_grad=True)
-    assert torch.autograd.gradcheck(functional.quadratic_matching, (C, weight), **CHECK)
-    assert torch.autograd.gradcheck(lambda C: functional.quadratic_matching(C, gamma), C, **CHECK)
+    assert torch.autograd.gradcheck(functional.quadratic_matching, (C, weight), **BOTH_WAYS)
+    assert torch.autograd.gradcheck(lambda C: functional.quadratic_matching(C, gamma), C, **BOTH_WAYS)
     if m > 1:
-        assert torch.autograd.gradgradcheck(functional.quadratic_matching, (C, weight), **CHECK)
+        assert torch.autograd.gradgradcheck(functional.quadratic_matching, (C, weight), **TWICE)
 
 
 @pytest.mark.parametrize(("n", "m"), [(4, 1), (4, 3), (3, 6)])
@@ -69,9 +78,18 @@ def test_gradcheck_of_quadratic_matching_with_unmatched_templates(n: int, m: int
     def solve(C: Tensor, weight: Tensor, unmatched: Tensor) -> Tensor:
         return functional.quadratic_matching(C, weight, unmatched_cost=unmatched)
 
-    assert torch.autograd.gradcheck(solve, (C, weight, unmatched), **CHECK)
-    assert torch.autograd.gradgradcheck(solve, (C, weight, unmatched), **CHECK)
+    assert torch.autograd.gradcheck(solve, (C, weight, unmatched), **BOTH_WAYS)
+    assert torch.autograd.gradgradcheck(solve, (C, weight, unmatched), **TWICE)
     assert torch.autograd.grad(solve(C, weight, unmatched).sum(), unmatched)[0].abs().max() > 0.1
+
+
+def test_gamma_of_each_problem() -> None:
+    C, gamma = costs(2, 3, 3, 5), torch.tensor([[0.3], [0.05]], dtype=F64, requires_grad=True)
+    assert torch.autograd.gradcheck(functional.quadratic_matching, (C, gamma), **BOTH_WAYS)
+    for b in range(2):
+        assert torch.equal(
+            functional.quadratic_matching(C, gamma)[b], functional.quadratic_matching(C[b], float(gamma[b]))
+        )
 
 
 def test_gamma_of_another_dtype() -> None:
@@ -91,8 +109,8 @@ def test_gradcheck_of_the_projection(n: int, m: int, allow_unmatched: bool) -> N
     def project(X: Tensor) -> Tensor:
         return functional.project_assignment(X, allow_unmatched=allow_unmatched)
 
-    assert torch.autograd.gradcheck(project, X, **CHECK)
-    assert torch.autograd.gradgradcheck(project, X, **CHECK)
+    assert torch.autograd.gradcheck(project, X, **BOTH_WAYS)
+    assert torch.autograd.gradgradcheck(project, X, **TWICE)
     assert torch.autograd.gradgradcheck(lambda X: project(X).square(), X, **CHECK)
 
 
@@ -116,7 +134,7 @@ def test_gradcheck_with_masks_and_forbidden_pairs(name: str) -> None:
     def masked(C: Tensor) -> Tensor:
         return solve(C.masked_fill(forbidden, INF), rows, columns)
 
-    assert torch.autograd.gradcheck(masked, C, **CHECK)
+    assert torch.autograd.gradcheck(masked, C, **BOTH_WAYS)
     (gradient,) = torch.autograd.grad(masked(C).square().sum(), C)
     there = (rows != 0)[:, :, None] & columns & ~forbidden
     assert (gradient[~there] == 0).all() and gradient[there].abs().max() > 1e-3
@@ -162,21 +180,38 @@ def test_gradient_of_the_matching_loss_lowers_it() -> None:
         assert torch.equal(functional.hungarian(C), wanted)
 
 
-def test_dmm_has_no_second_derivatives() -> None:
-    C = costs(3, 5)
-    (gradient,) = torch.autograd.grad(functional.dmm_matching(C).square().sum(), C, create_graph=True)
-    with pytest.raises(NotImplementedError, match="DMM matching has no second derivatives"):
-        torch.autograd.grad(gradient.square().sum(), C)
-    with pytest.raises(NotImplementedError, match="quadratic_matching, which has them"):
-        torch.func.jacrev(torch.func.grad(lambda C: functional.dmm_matching(C).square().sum()))(C.detach())
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # torch's own, when it first loads its forward-mode rules
-@pytest.mark.parametrize("solve", [functional.dmm_matching, functional.quadratic_matching])
-def test_forward_mode_is_refused(solve: Callable[[Tensor], Tensor]) -> None:
+@pytest.mark.parametrize("average", [True, False])
+def test_second_derivatives_of_dmm_are_the_loops(average: bool) -> None:
+    """Those of the unrolled iteration, by autograd through it twice."""
     C = costs(3, 5).detach()
-    with pytest.raises(NotImplementedError, match="jvp"):
-        torch.func.jvp(solve, (C,), (C,))
+    options = {"n_grad": 6, "n_proj": 3, "average": average}
+    got = torch.func.hessian(lambda C: functional.dmm_matching(C, **options).pow(3).sum())(C)
+    want = torch.autograd.functional.hessian(lambda C: oracle.dmm(C, **options).pow(3).sum(), C)
+    assert_close(got, want, rtol=0, atol=1e-12)
+    assert want.abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("solve", [functional.dmm_matching, functional.quadratic_matching])
+def test_forward_mode_needs_no_gradient_mode(solve: Callable[[Tensor], Tensor]) -> None:
+    C, V = costs(3, 5).detach(), torch.randn(3, 5, dtype=F64)
+    _, want = torch.func.jvp(solve, (C,), (V,))
+    with torch.no_grad():
+        _, got = torch.func.jvp(solve, (C,), (V,))
+    assert torch.equal(got, want) and want.abs().max() > 1e-2
+
+
+def test_tangents_of_many_sizes_are_transposes_of_the_gradient() -> None:
+    """<w, J v> = <J' w, v>, for the tiles of rows and bytes of columns of every kind."""
+    for seed, (n, m) in enumerate([(1, 1), (1, 9), (2, 8), (3, 17), (5, 7), (6, 33), (7, 9)]):
+        p = make_problem(2, n, m, forbidden=0.2, masked=True, slack=seed % 2 == 1, seed=seed)
+        V, W = torch.randn_like(p.cost), torch.randn_like(p.cost)
+        options = (4, 3, 0.2, True, p.slack)
+        _, bits = torch.ops.difflayers.dmm(p.cost, p.templates, *options, True)
+        tangent = torch.ops.difflayers.dmm_tangent(p.cost, bits, V, *options)
+        gradient = torch.ops.difflayers.dmm_adjoint(p.cost, bits, W, *options)
+        there = p.cost < INF
+        assert_close((W * tangent)[there].sum(), (gradient * V)[there].sum(), rtol=1e-10, atol=1e-12)
+        assert (tangent[~there] == 0).all()
 
 
 def test_create_graph_without_a_second_derivative_is_fine() -> None:

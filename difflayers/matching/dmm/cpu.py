@@ -47,6 +47,24 @@ def dmm_adjoint(
     return out
 
 
+def dmm_tangent(
+    cost: Tensor,
+    bits: Tensor,
+    direction: Tensor,
+    n_grad: int,
+    n_proj: int,
+    step_size: float,
+    average: bool,
+    slack: bool,
+) -> Tensor:
+    """`op.dmm_tangent`: the derivative of the unrolled solver along a direction of the cost."""
+    cost, bits, direction = (t.detach().contiguous() for t in (cost, bits, direction))
+    out = torch.empty_like(cost)
+    inputs = [cost.numpy(), bits.numpy(), direction.numpy(), n_grad, n_proj, step_size, average, slack]
+    run_threads(kernels.dmm_tangent, inputs, [out.numpy()], 4.0 * n_grad * n_proj * cost.numel())
+    return out
+
+
 def check_range(cost: Tensor, step_size: float) -> None:
     """Steps must not overflow."""
     limit = torch.finfo(cost.dtype).max / max(1.0, 4 * step_size)

@@ -55,3 +55,23 @@ def dmm_adjoint(
         options = (n_grad, n_proj, average, slack, launch.geometry.bytes, float(step_size))
         launch(cost, bits, grad, launch.workspace, out, B, n, m, *options)
     return out
+
+
+def dmm_tangent(
+    cost: Tensor,
+    bits: Tensor,
+    direction: Tensor,
+    n_grad: int,
+    n_proj: int,
+    step_size: float,
+    average: bool,
+    slack: bool,
+) -> Tensor:
+    """`op.dmm_tangent`: the derivative of the unrolled solver along a direction of the cost."""
+    cost, bits, direction = (t.detach().contiguous() for t in (cost, bits, direction))
+    (B, n, m), out = cost.shape, torch.empty_like(cost)
+    if cost.numel():
+        launch = Launch(cost, "dmm.cu", "dmm_tangent", dmm_geometry)
+        options = (n_grad, n_proj, average, slack, launch.geometry.bytes, float(step_size))
+        launch(cost, direction, launch.workspace, out, bits, B, n, m, *options)
+    return out

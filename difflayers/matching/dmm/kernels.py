@@ -6,8 +6,9 @@ its output max(t, 0) and the next p = min(t, 0) sum to t. So a round is t_ij += 
 
     q_j' = max(0, q_j + (sum_i max(t_ij, 0) - 1) / n),   d_j = q_j - q_j',   r_i = (sum_j (max(t_ij, 0) + d_j) - 1) / m,
 
-and its result is X_ij = max(t_ij, 0) + d_j - r_i: one pass over the matrix for all three projections. What the backward
-pass needs is which t_ij and which q_j' were positive: a bit each.
+and its result is X_ij = max(t_ij, 0) + d_j - r_i: one pass over the matrix for all three projections. What the derivative
+needs is which t_ij and which q_j' were positive: a bit each. Forwards, `dmm_tangent` is the same loop with these bits for
+the comparisons and 0 for the constants; backwards, `dmm_adjoint` is its transpose.
 
 Rows and columns that a problem does not have are left out when it is gathered; other forbidden pairs, and the padding of
 rows to whole vectors, hold t = -inf, which no finite shift changes and no sum sees.
@@ -19,7 +20,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from difflayers._numba import helper, helper_fast, kernel, take_ticket
+from difflayers._numba import helper, helper_fast, kernel, stopped, take_ticket
 
 LANES = 8  # one byte of bits; LLVM splits or joins what the processor's vectors hold
 
@@ -105,10 +106,11 @@ class _Tile(_Vectors):
             self.builder.store(self.sum(total), at)
 
 
-def _make_project_rows(height):
+def _make_project_rows(height, replay):
     """For rows i < height from `first` on: t[i] += column_shift - row_shift_i, row_sums_i = sum_j max(t_ij, 0).
 
     Adds max(t[i], 0) to column_sums and writes the bits t[i] > 0. Tiles of rows, for fewer trips of column_sums to memory.
+    With `replay` the bits are read, and say what is kept instead of the sign.
     """
 
     @intrinsic
@@ -123,11 +125,12 @@ def _make_project_rows(height):
                 for r in range(height):
                     moved = builder.fadd(tile.load(tile.rows_at[r], b), builder.fsub(along, tile.row_terms[r]))
                     tile.store(moved, tile.rows_at[r], b)
-                    positive = tile.positive(moved)
+                    positive = tile.load_bits(tile.bits_at[r], b) if replay else tile.positive(moved)
                     kept = builder.select(positive, moved, tile.zero)
                     column_sum = builder.fadd(column_sum, kept)
                     tile.accumulate(kept, tile.totals[r])
-                    tile.store_bits(positive, tile.bits_at[r], b)
+                    if not replay:
+                        tile.store_bits(positive, tile.bits_at[r], b)
                 tile.store(column_sum, tile.column_sums_at, b)
             tile.store_row_sums()
             return context.get_dummy_value()
@@ -137,7 +140,35 @@ def _make_project_rows(height):
     return project_rows
 
 
-_project_4, _project_2, _project_1 = (_make_project_rows(height) for height in (4, 2, 1))
+_project_4, _project_2, _project_1 = (_make_project_rows(height, False) for height in (4, 2, 1))
+_replay_4, _replay_2, _replay_1 = (_make_project_rows(height, True) for height in (4, 2, 1))
+
+
+@helper
+def _project_rows(t, n_rows, blocks, row_shift, row_sums, column_shift, column_sums, bits):
+    """All rows, in tiles."""
+    a = 0
+    while a + 4 <= n_rows:
+        _project_4(t, a, blocks, row_shift, row_sums, column_shift, column_sums, bits)
+        a += 4
+    if a + 2 <= n_rows:
+        _project_2(t, a, blocks, row_shift, row_sums, column_shift, column_sums, bits)
+        a += 2
+    if a < n_rows:
+        _project_1(t, a, blocks, row_shift, row_sums, column_shift, column_sums, bits)
+
+
+@helper
+def _replay_rows(t, n_rows, blocks, row_shift, row_sums, column_shift, column_sums, bits):
+    a = 0
+    while a + 4 <= n_rows:
+        _replay_4(t, a, blocks, row_shift, row_sums, column_shift, column_sums, bits)
+        a += 4
+    if a + 2 <= n_rows:
+        _replay_2(t, a, blocks, row_shift, row_sums, column_shift, column_sums, bits)
+        a += 2
+    if a < n_rows:
+        _replay_1(t, a, blocks, row_shift, row_sums, column_shift, column_sums, bits)
 
 
 @intrinsic
@@ -207,6 +238,33 @@ _pull_4, _pull_2, _pull_1 = (_make_pull_rows(height) for height in (4, 2, 1))
 
 
 @intrinsic
+def _replay_columns(typingctx, q, inverse_counts, column_sums, blocks, shift, bits, bits_base):
+    """The derivative of `_project_columns`: q' = q + column_sums inverse_counts where the bits are set, else 0."""
+    signature = q.dtype(q, inverse_counts, column_sums, blocks, shift, bits, bits_base)
+
+    def codegen(context, builder, signature, args):
+        q, inverse_counts, column_sums, blocks, shift, bits, bits_base = args
+        types_ = signature.args
+        v = _Vectors(context, builder, types_[0].dtype, bits_base.type)
+        first = bits_base.type(0)
+        q_at, inverse_at = v.start(types_[0], q, first), v.start(types_[1], inverse_counts, first)
+        sums_at, shift_at = v.start(types_[2], column_sums, first), v.start(types_[4], shift, first)
+        bits_at, total = v.start(types_[5], bits, bits_base), v.new_total()
+        with cgutils.for_range(builder, blocks) as loop:
+            b = loop.index
+            old = v.load(q_at, b)
+            moved = builder.fadd(old, builder.fmul(v.load(sums_at, b), v.load(inverse_at, b)))
+            new = builder.select(v.load_bits(bits_at, b), moved, v.zero)
+            change = builder.fsub(old, new)
+            v.store(new, q_at, b)
+            v.store(change, shift_at, b)
+            v.accumulate(change, total)
+        return v.sum(total)
+
+    return signature, codegen
+
+
+@intrinsic
 def _pull_columns(typingctx, Q, inverse_counts, pull, blocks, column, bits, bits_base):
     """The adjoint of `_project_columns`, with s = Q - pull where the bits are set, else 0: column = s inverse_counts,
     Q = pull + s."""
@@ -240,6 +298,16 @@ def _finish_row(t, a, width, row_shift, column_shift, x, total):
         kept = t_row[e] if t_row[e] > 0 else t.dtype.type(0)
         x_row[e] = kept + (column_shift[e] - row_shift)
         total_row[e] += x_row[e]
+
+
+@helper
+def _sum_allowed(costs, columns, n_columns, x):
+    """The sum of x over the columns that a row allows."""
+    total = x.dtype.type(0)
+    for e in range(n_columns):
+        if costs[columns[e]] < np.inf:
+            total += x[e]
+    return total
 
 
 @helper_fast
@@ -354,6 +422,8 @@ def dmm(cost, n_grad, n_proj, step_size, average, slack, ticket, X, bits):
         for e in range(n_rows * width):
             total[e] = 0
         for step in range(n_grad):
+            if stopped(ticket):
+                break
             for e in range(n_rows * width):
                 t[e] = x[e] - dtype(step_size) * c[e]
             for e in range(width):
@@ -366,24 +436,13 @@ def dmm(cost, n_grad, n_proj, step_size, average, slack, ticket, X, bits):
                     place[e] = 0
                 for e in range(width):
                     column_sums[e] = 0
-                a = 0
-                while a + 4 <= n_rows:
-                    _project_4(t, a, blocks, row_shift, row_sums, column_shift, column_sums, place)
-                    a += 4
-                if a + 2 <= n_rows:
-                    _project_2(t, a, blocks, row_shift, row_sums, column_shift, column_sums, place)
-                    a += 2
-                if a < n_rows:
-                    _project_1(t, a, blocks, row_shift, row_sums, column_shift, column_sums, place)
+                _project_rows(t, n_rows, blocks, row_shift, row_sums, column_shift, column_sums, place)
                 shifted = _project_columns(
                     q, inverse_columns, column_sums, blocks, column_shift, place, n_rows * blocks
                 )
                 for a in range(n_rows):
                     if not dense:
-                        shifted = dtype(0)
-                        for e in range(n_columns):
-                            if c[a * width + e] < np.inf:
-                                shifted += column_shift[e]
+                        shifted = _sum_allowed(cost[b, rows[a]], columns, n_columns, column_shift)
                     row_shift[a] = (row_sums[a] + shifted - dtype(1)) * inverse_rows[a]
             for a in range(n_rows):
                 _finish_row(t, a, width, row_shift[a], column_shift, x, total)
@@ -428,6 +487,8 @@ def dmm_adjoint(cost, bits, grad, n_grad, n_proj, step_size, average, slack, tic
         for e in range(n_rows * width):
             T[e] = g[e]
         for step in range(n_grad - 1, -1, -1):
+            if stopped(ticket):
+                break
             for e in range(width):
                 Q[e], column_sums[e] = 0, 0
             for a in range(n_rows):
@@ -468,3 +529,71 @@ def dmm_adjoint(cost, bits, grad, n_grad, n_proj, step_size, average, slack, tic
         for a in range(n_rows):
             for e in range(n_columns):
                 out[b, rows[a], columns[e]] = total[a * width + e] * dtype(step_size)
+
+
+@helper
+def _bit(bits, row, blocks, e):
+    return (bits[row * blocks + e // LANES] >> (e % LANES)) & 1
+
+
+@kernel
+def dmm_tangent(cost, bits, direction, n_grad, n_proj, step_size, average, slack, ticket, out):
+    """out (B, n, m): the derivative of X along `direction` of the cost, on the path that the bits remember."""
+    n, m = cost.shape[1], cost.shape[2]
+    dtype = out.dtype.type
+    padded = (m + LANES - 1) // LANES * LANES
+    rows, columns = np.zeros(n, np.int64), np.zeros(m, np.int64)
+    row_counts, column_counts = np.zeros(n, np.int64), np.zeros(m, np.int64)
+    c, x = np.zeros(n * padded, out.dtype), np.zeros(n * padded, out.dtype)
+    t, total = np.zeros(n * padded, out.dtype), np.zeros(n * padded, out.dtype)
+    q, inverse_columns = np.zeros(padded, out.dtype), np.zeros(padded, out.dtype)
+    column_sums, column_shift = np.zeros(padded, out.dtype), np.zeros(padded, out.dtype)
+    row_shift, row_sums, inverse_rows = np.zeros(n, out.dtype), np.zeros(n, out.dtype), np.zeros(n, out.dtype)
+    while True:
+        b = take_ticket(ticket)
+        if b >= cost.shape[0]:
+            break
+        n_rows, n_columns, dense = _members(cost[b], slack, rows, columns, row_counts, column_counts)
+        blocks = (n_columns + LANES - 1) // LANES
+        width = blocks * LANES
+        _inverse_counts(column_counts, n_columns, width, slack, inverse_columns)
+        _inverse_counts(row_counts, n_rows, n_rows, False, inverse_rows)
+        for e in range(n_rows * width):
+            c[e], x[e], total[e] = 0, 0, 0
+        for a in range(n_rows):
+            for e in range(n_columns):
+                if cost[b, rows[a], columns[e]] < np.inf:
+                    c[a * width + e] = dtype(step_size) * direction[b, rows[a], columns[e]]
+        for step in range(n_grad):
+            if stopped(ticket):
+                break
+            for e in range(n_rows * width):
+                t[e] = x[e] - c[e]
+            for e in range(width):
+                q[e], column_shift[e] = 0, 0
+            for a in range(n_rows):
+                row_shift[a] = 0
+            for turn in range(n_proj):
+                place = bits[b, step * n_proj + turn]
+                for e in range(width):
+                    column_sums[e] = 0
+                _replay_rows(t, n_rows, blocks, row_shift, row_sums, column_shift, column_sums, place)
+                shifted = _replay_columns(q, inverse_columns, column_sums, blocks, column_shift, place, n_rows * blocks)
+                for a in range(n_rows):
+                    if not dense:
+                        shifted = _sum_allowed(cost[b, rows[a]], columns, n_columns, column_shift)
+                    row_shift[a] = (row_sums[a] + shifted) * inverse_rows[a]
+            place = bits[b, step * n_proj + n_proj - 1]
+            for a in range(n_rows):
+                for e in range(n_columns):
+                    kept = t[a * width + e] if _bit(place, a, blocks, e) else dtype(0)
+                    x[a * width + e] = kept + (column_shift[e] - row_shift[a])
+                    total[a * width + e] += x[a * width + e]
+        share = dtype(1 / n_grad)
+        for i in range(n):
+            for j in range(m):
+                out[b, i, j] = 0
+        for a in range(n_rows):
+            for e in range(n_columns):
+                if cost[b, rows[a], columns[e]] < np.inf:
+                    out[b, rows[a], columns[e]] = total[a * width + e] * share if average else x[a * width + e]

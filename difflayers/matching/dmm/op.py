@@ -4,13 +4,12 @@ Shapes: cost, X, grad (B, n, m), with forbidden pairs at +inf; templates (B, n),
 bytes). With `slack` the last column is "unmatched".
 """
 
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
-from difflayers._ops import define, fold_all
+from difflayers._ops import define, fold_all, traceable
 from difflayers.matching.dmm import cpu, cuda
 
 
@@ -46,13 +45,38 @@ _dmm_adjoint = define(
     cuda.dmm_adjoint,
     _fake_dmm_adjoint,
 )
+_dmm_tangent = define(
+    "dmm_tangent(Tensor cost, Tensor bits, Tensor direction, int n_grad, int n_proj, float step_size, bool average, bool slack)"
+    " -> Tensor",
+    cpu.dmm_tangent,
+    cuda.dmm_tangent,
+    _fake_dmm_adjoint,
+)
 fold_all("dmm", _dmm)
 fold_all("dmm_adjoint", _dmm_adjoint)
+fold_all("dmm_tangent", _dmm_tangent)
 
 
-class DMMFunction(torch.autograd.Function):
-    """(cost, templates, ...) -> (X, bits); the gradient is that of the unrolled loop, its start held constant."""
+def dmm(*args: Any) -> tuple[Tensor, Tensor]:
+    """(cost, templates, ...) -> (X, bits); the derivative is that of the unrolled loop, its start held constant.
 
+    The loop is piecewise linear: on a piece, which the bits tell, X is linear in the cost. So the derivative's derivative is
+    0 but for what the cotangent brings, as autograd through the loop has it.
+    """
+    return traceable(_DMMBothWays, _DMM).apply(*args)
+
+
+def _adjoint(*args: Any) -> Tensor:
+    """(cost, bits, grad, ...) -> the gradient with respect to the cost; linear in grad."""
+    return traceable(_AdjointBothWays, _Adjoint).apply(*args)
+
+
+def _tangent(*args: Any) -> Tensor:
+    """(cost, bits, direction, ...) -> the derivative of X along the direction; linear in it, the transpose of `_adjoint`."""
+    return traceable(_TangentBothWays, _Tangent).apply(*args)
+
+
+class _DMM(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
@@ -70,42 +94,86 @@ class DMMFunction(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        cost, _, *options, _ = inputs
-        ctx.options = options
+        cost, _, n_grad, n_proj, step_size, average, slack, _ = inputs
+        ctx.options = (n_grad, n_proj, step_size, average, slack)
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(cost, output[1])
+        ctx.save_for_forward(cost, output[1])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
         cost, bits = ctx.saved_tensors
-        return _DMMAdjoint.apply(cost, bits, grad, *ctx.options), None, None, None, None, None, None, None
+        return _adjoint(cost.detach(), bits, grad, *ctx.options), None, None, None, None, None, None, None
 
 
-class _DMMAdjoint(torch.autograd.Function):
-    """The backward pass, as a function of its own that refuses to be differentiated again."""
+class _DMMBothWays(_DMM):
+    generate_vmap_rule = True
 
+    @staticmethod
+    def jvp(ctx: Any, cost: Tensor | None, *unused: Any) -> tuple[Tensor | None, ...]:
+        point, bits = ctx.saved_tensors
+        return torch.zeros_like(point) if cost is None else _tangent(point.detach(), bits, cost, *ctx.options), None
+
+
+class _Linear(torch.autograd.Function):
+    """A linear map (cost, bits, x, ...) -> A x, at a fixed point of the path."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        cost, bits, _, *options = inputs
+        ctx.options = tuple(options)
+        ctx.save_for_backward(cost, bits)
+        ctx.save_for_forward(cost, bits)
+
+
+class _Adjoint(_Linear):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        cost: Tensor, bits: Tensor, grad: Tensor, n_grad: int, n_proj: int, step_size: float, average: bool, slack: bool
+    ) -> Tensor:
+        return _dmm_adjoint(cost, bits, grad, n_grad, n_proj, step_size, average, slack)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, _tangent(*ctx.saved_tensors, grad, *ctx.options), None, None, None, None, None
+
+
+class _AdjointBothWays(_Adjoint):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def jvp(ctx: Any, cost: Any, bits: Any, grad: Tensor | None, *unused: Any) -> Tensor:
+        point, bits = ctx.saved_tensors
+        return torch.zeros_like(point) if grad is None else _adjoint(point, bits, grad, *ctx.options)
+
+
+class _Tangent(_Linear):
     generate_vmap_rule = True
 
     @staticmethod
     def forward(
         cost: Tensor,
         bits: Tensor,
-        grad: Tensor,
+        direction: Tensor,
         n_grad: int,
         n_proj: int,
         step_size: float,
         average: bool,
         slack: bool,
     ) -> Tensor:
-        return _dmm_adjoint(cost, bits, grad, n_grad, n_proj, step_size, average, slack)
+        return _dmm_tangent(cost, bits, direction, n_grad, n_proj, step_size, average, slack)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, _adjoint(*ctx.saved_tensors, grad, *ctx.options), None, None, None, None, None
+
+
+class _TangentBothWays(_Tangent):
+    generate_vmap_rule = True
 
     @staticmethod
-    def backward(ctx: FunctionCtx, *grads: Tensor) -> NoReturn:
-        raise NotImplementedError(
-            "DMM matching has no second derivatives: its backward kernel is not differentiated. Use create_graph=False, "
-            "functional.quadratic_matching, which has them, or finite differences of the gradient."
-        )
+    def jvp(ctx: Any, cost: Any, bits: Any, direction: Tensor | None, *unused: Any) -> Tensor:
+        point, bits = ctx.saved_tensors
+        return torch.zeros_like(point) if direction is None else _tangent(point, bits, direction, *ctx.options)

@@ -1,8 +1,8 @@
 """The operators of quadratic matching as torch sees them: schemas, fake tensors, vmap rules, and the differentiation rules.
 
-Shapes: A, X, grad (B, n, m), A the scores -cost / gamma, -inf where a pair is forbidden; templates (B, n), the rows that take
-part; alpha (B, n) and beta (B, m), the multipliers of rows and columns; steps and residuals (B,). With `slack` the last
-column is "unmatched".
+Shapes: cost, X, grad (B, n, m), inf where a pair is forbidden; gamma (B,); templates (B, n), the rows that take part; start
+(B, m), column multipliers to begin with, 0 if none are known; rows (B, n) and columns (B, m), the multipliers found; steps and
+residuals (B,). With `slack` the last column is "unmatched". Of numbers that are not matrices, all are float64 (steps: int64).
 """
 
 from typing import Any
@@ -10,32 +10,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from difflayers._ops import define, fold_all
+from difflayers._ops import define, fold_all, traceable
 from difflayers.matching.quadratic import cpu, cuda
 
 
 def _fake_quadratic(
-    A: Tensor, templates: Tensor, slack: bool, tolerance: float, max_iter: int, name: str
+    cost: Tensor,
+    gamma: Tensor,
+    templates: Tensor,
+    start: Tensor,
+    slack: bool,
+    tolerance: float,
+    max_iter: int,
+    name: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    B, n, m = A.shape
-    alpha, beta = (A.new_empty(B, size, dtype=torch.float64) for size in (n, m))
-    steps, residuals = A.new_empty(B, dtype=torch.int64), A.new_empty(B, dtype=torch.float64)
-    return A.new_empty(A.shape), alpha, beta, steps, residuals
+    B, n, m = cost.shape
+    rows, columns = (cost.new_empty(B, size, dtype=torch.float64) for size in (n, m))
+    steps, residuals = cost.new_empty(B, dtype=torch.int64), cost.new_empty(B, dtype=torch.float64)
+    return cost.new_empty(cost.shape), rows, columns, steps, residuals
 
 
-def _fake_quadratic_adjoint(X: Tensor, beta: Tensor, grad: Tensor) -> Tensor:
+def _fake_quadratic_adjoint(X: Tensor, columns: Tensor, grad: Tensor) -> Tensor:
     return grad.new_empty(grad.shape)
 
 
 _quadratic = define(
-    "quadratic(Tensor A, Tensor templates, bool slack, float tolerance, int max_iter, str name)"
-    " -> (Tensor X, Tensor alpha, Tensor beta, Tensor steps, Tensor residuals)",
+    "quadratic(Tensor cost, Tensor gamma, Tensor templates, Tensor start, bool slack, float tolerance, int max_iter, str name)"
+    " -> (Tensor X, Tensor rows, Tensor columns, Tensor steps, Tensor residuals)",
     cpu.quadratic,
     cuda.quadratic,
     _fake_quadratic,
 )
 _quadratic_adjoint = define(
-    "quadratic_adjoint(Tensor X, Tensor beta, Tensor grad) -> Tensor",
+    "quadratic_adjoint(Tensor X, Tensor columns, Tensor grad) -> Tensor",
     cpu.quadratic_adjoint,
     cuda.quadratic_adjoint,
     _fake_quadratic_adjoint,
@@ -44,42 +51,85 @@ fold_all("quadratic", _quadratic)
 fold_all("quadratic_adjoint", _quadratic_adjoint)
 
 
-class QuadraticFunction(torch.autograd.Function):
-    """(A, templates, ...) -> (X, alpha, beta, steps, residuals); the gradient is that of the converged projection."""
+def quadratic(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(cost, gamma, templates, start, ...) -> (X, rows, columns, steps, residuals), X differentiable as often as one likes.
 
+    X is the projection of -C / gamma, and J the generalised Jacobian of that, symmetric. On the support of X, where J lives,
+    C is -gamma X up to a constant for each row and each full column, which J does not see: dX = -J (dC + X dgamma) / gamma.
+    """
+    return traceable(_QuadraticBothWays, _Quadratic).apply(*args)
+
+
+def _jacobian(X: Tensor, columns: Tensor, grad: Tensor) -> Tensor:
+    """J grad. J is symmetric, and does not change with the cost but at kinks: its own adjoint, with no part due to X."""
+    return traceable(_JacobianBothWays, _Jacobian).apply(X, columns, grad)
+
+
+class _Quadratic(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
     def forward(
-        A: Tensor, templates: Tensor, slack: bool, tolerance: float, max_iter: int, name: str
+        cost: Tensor,
+        gamma: Tensor,
+        templates: Tensor,
+        start: Tensor,
+        slack: bool,
+        tolerance: float,
+        max_iter: int,
+        name: str,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        return _quadratic(A, templates, slack, tolerance, max_iter, name)
+        return _quadratic(cost, gamma, templates, start, slack, tolerance, max_iter, name)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        X, alpha, beta, steps, residuals = output
-        ctx.mark_non_differentiable(alpha, beta, steps, residuals)
-        ctx.save_for_backward(X, beta)
+        X, rows, columns, steps, residuals = output
+        ctx.mark_non_differentiable(rows, columns, steps, residuals)
+        ctx.save_for_backward(X, columns, inputs[1])
+        ctx.save_for_forward(X, columns, inputs[1])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
-        X, beta = ctx.saved_tensors
-        return _QuadraticAdjoint.apply(X.detach(), beta, grad), None, None, None, None, None
+        X, columns, gamma = ctx.saved_tensors
+        along = -_jacobian(X.detach(), columns, grad) / gamma[:, None, None].to(X.dtype)
+        return along, (along * X).sum((1, 2)).to(gamma.dtype), None, None, None, None, None, None
 
 
-class _QuadraticAdjoint(torch.autograd.Function):
-    """J grad. J is symmetric, and does not change with A but at kinks: its own adjoint, with no part due to X."""
-
+class _QuadraticBothWays(_Quadratic):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(X: Tensor, beta: Tensor, grad: Tensor) -> Tensor:
-        return _quadratic_adjoint(X, beta, grad)
+    def jvp(ctx: Any, cost: Tensor | None, gamma: Tensor | None, *unused: Any) -> tuple[Tensor | None, ...]:
+        X, columns, weight = ctx.saved_tensors
+        direction = torch.zeros_like(X) if cost is None else cost
+        if gamma is not None:
+            direction = direction + X * gamma[:, None, None].to(X.dtype)
+        tangent = -_jacobian(X.detach(), columns, direction) / weight[:, None, None].to(X.dtype)
+        return tangent, None, None, None, None
+
+
+class _Jacobian(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(X: Tensor, columns: Tensor, grad: Tensor) -> Tensor:
+        return _quadratic_adjoint(X, columns, grad)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.save_for_backward(*inputs[:2])
+        ctx.save_for_forward(*inputs[:2])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, _QuadraticAdjoint.apply(*ctx.saved_tensors, grad)
+        X, columns = ctx.saved_tensors
+        return None, None, _jacobian(X, columns, grad)
+
+
+class _JacobianBothWays(_Jacobian):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def jvp(ctx: Any, X: Tensor | None, columns: Tensor | None, grad: Tensor | None) -> Tensor:
+        support, full = ctx.saved_tensors
+        return torch.zeros_like(support) if grad is None else _jacobian(support, full, grad)
