@@ -8,6 +8,7 @@ from torch import Tensor
 from difflayers._checks import check_number, check_size
 from difflayers._ops import differentiating
 from difflayers._solution import table
+from difflayers.matching.dmm import plain
 from difflayers.matching.dmm.op import dmm
 from difflayers.matching.problems import Problems, largest, prepare
 from difflayers.matching.quadratic.op import quadratic
@@ -161,6 +162,8 @@ def check_dmm_options(n_grad: int, n_proj: int, step_size: float) -> None:
 
 
 def _descend(problems: Problems, n_grad: int, n_proj: int, step_size: float, average: bool) -> Tensor:
+    if torch.onnx.is_in_onnx_export():  # other runtimes have no kernels of ours
+        return plain.dmm(problems.cost, n_grad, n_proj, float(step_size), bool(average), problems.slack)
     options = (n_grad, n_proj, float(step_size), bool(average), problems.slack, differentiating())
     return dmm(problems.cost, problems.templates, *options)[0]
 

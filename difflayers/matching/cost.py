@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
-from difflayers._checks import check_number
+from difflayers._checks import check_number, check_same_device, check_tensor
+from difflayers._values import in_range
+from difflayers.matching.problems import DTYPES, HALVES
 
 # Pixels of a whole batch's masks that are converted to floating point at a time, when masks come as bool.
 _CHUNK = 2**22
@@ -15,7 +17,7 @@ def mask_iou(template_masks: Tensor, proposal_masks: Tensor) -> Tensor:
     .. math:: \mathrm{IoU}(r, p) = \frac{\sum_x r_x p_x}{\sum_x r_x + \sum_x p_x - \sum_x r_x p_x}
 
     Args:
-        template_masks: (..., n, H, W), bool, or float32/float64 in [0, 1].
+        template_masks: (..., n, H, W), bool, or floating point in [0, 1].
         proposal_masks: (..., m, H, W), of the same kind. Batch dimensions broadcast.
 
     Returns:
@@ -24,7 +26,7 @@ def mask_iou(template_masks: Tensor, proposal_masks: Tensor) -> Tensor:
 
     Raises:
         TypeError: masks that are neither bool nor floating point, or differ in dtype.
-        ValueError: shapes that do not fit, or devices that differ.
+        ValueError: shapes that do not fit, devices that differ, or soft masks that hold NaN or leave [0, 1].
 
     Example:
         >>> import torch
@@ -41,9 +43,10 @@ def mask_iou(template_masks: Tensor, proposal_masks: Tensor) -> Tensor:
         pieces = zip(r.split(step, -1), p.split(step, -1), strict=True)
         together = sum((_products(a.float(), b.float()) for a, b in pieces), start=torch.zeros((), device=r.device))
     else:
-        if r.dtype in (torch.float16, torch.bfloat16):  # sums over pixels do not fit half precision
+        if r.dtype in HALVES:  # sums over pixels do not fit half precision
             r, p = r.float(), p.float()
-        together = _products(r, p)
+        fine = in_range("template_masks", r, 0, 1) + in_range("proposal_masks", p, 0, 1)
+        together = _products(r, p) + fine
     either = r.sum(-1)[..., :, None] + p.sum(-1)[..., None, :] - together
     iou = torch.where(either > 0, together / torch.where(either > 0, either, 1), 0)
     return iou if template_masks.dtype == torch.bool else iou.to(template_masks.dtype)
@@ -67,18 +70,18 @@ def mask_matching_cost(
     .. math:: C_{ij} = (\lambda - 1) \cos(f(p_j), f(r_i)) - \lambda\, \mathrm{IoU}(p_j, r_i)
 
     Args:
-        template_features: (..., n, d), float32 or float64.
+        template_features: (..., n, d), floating point; of any length that its dtype holds.
         template_masks: (..., n, H, W), bool, or soft in [0, 1] with a floating dtype.
         proposal_features: (..., m, d), the dtype of template_features.
         proposal_masks: (..., m, H, W), of the kind of template_masks.
         lam: in [0, 1]; 0 for features alone, 1 for masks alone.
 
     Returns:
-        (..., n, m) in [-1, 1], the dtype of the features. The cosine of a vector of zeros is 0. Differentiable in the
-        features and in soft masks.
+        (..., n, m) in [-1, 1], the dtype of the features. The cosine of a vector of zeros is 0, and so is its gradient.
+        Differentiable in the features and in soft masks. float16 and bfloat16 are computed in float32.
 
     Raises:
-        TypeError, ValueError: dtypes or shapes that do not fit; lam outside [0, 1].
+        TypeError, ValueError: dtypes or shapes that do not fit; features that are NaN or infinite; lam outside [0, 1].
 
     References:
         Zeng et al., "DMM-Net", ICCV 2019, arXiv 1909.12471, section 3.2.
@@ -96,10 +99,12 @@ def mask_matching_cost(
         ("template_features", template_features, template_masks),
         ("proposal_features", proposal_features, proposal_masks),
     ):
-        if not isinstance(features, Tensor):
-            raise TypeError(f"{name} must be a tensor; got {type(features).__name__}")
-        if not features.dtype.is_floating_point or features.dtype != template_features.dtype:
-            raise TypeError(f"{name} must be floating point, and both of one dtype; got {features.dtype}")
+        check_tensor(name, features, DTYPES)
+        if features.dtype != template_features.dtype:
+            raise TypeError(
+                f"{name} must have the dtype of template_features, {template_features.dtype}; got {features.dtype}"
+            )
+        check_same_device(name, features, "template_features", template_features.device)
         if features.ndim < 2 or features.shape[-1] != template_features.shape[-1]:
             raise ValueError(
                 f"{name} must have shape (..., objects, d), with one d = {template_features.shape[-1]} for both; got "
@@ -116,12 +121,29 @@ def mask_matching_cost(
         proposal_features=proposal_features.shape[:-2],
         masks=iou.shape[:-2],
     )
-    r = torch.nn.functional.normalize(template_features, dim=-1)
-    p = torch.nn.functional.normalize(proposal_features, dim=-1)
-    return ((lam - 1) * (r @ p.mT) - lam * iou).to(template_features.dtype)
+    check_same_device("template_masks", template_masks, "template_features", template_features.device)
+    r, p = _directions("template_features", template_features), _directions("proposal_features", proposal_features)
+    return ((lam - 1) * _products(r, p) - lam * iou).to(template_features.dtype)
+
+
+def _directions(name: str, features: Tensor) -> Tensor:
+    """Each vector divided by its length, of which the square may be too large or too small for the dtype; 0 stays 0."""
+    if features.dtype in HALVES:
+        features = features.float()
+    if not features.numel():
+        return features
+    most = torch.finfo(features.dtype).max
+    largest = features.detach().abs().amax(-1, keepdim=True) + in_range(name, features, -most, most)
+    # Powers of two, which round nothing; the second of two, as the reciprocal of the smallest numbers overflows.
+    exponent = -torch.frexp(largest).exponent
+    half = exponent // 2
+    features = torch.ldexp(torch.ldexp(features, half), exponent - half)
+    length = features.square().sum(-1, keepdim=True)
+    return features * torch.where(length > 0, torch.where(length > 0, length, 1).rsqrt(), 0)
 
 
 def check_lam(lam: float) -> None:
+    """The weight of the masks, in [0, 1]."""
     check_number("lam", lam)
     if lam > 1:
         raise ValueError(f"lam must be in [0, 1]; got {lam}")
@@ -129,8 +151,7 @@ def check_lam(lam: float) -> None:
 
 def _check_masks(template_masks: Tensor, proposal_masks: Tensor) -> None:
     for name, masks in (("template_masks", template_masks), ("proposal_masks", proposal_masks)):
-        if not isinstance(masks, Tensor):
-            raise TypeError(f"{name} must be a tensor; got {type(masks).__name__}")
+        check_tensor(name, masks, None)
         if masks.dtype != torch.bool and not masks.dtype.is_floating_point:
             raise TypeError(f"{name} must be bool, or floating point in [0, 1]; got {masks.dtype}")
         if masks.ndim < 3:
@@ -144,10 +165,7 @@ def _check_masks(template_masks: Tensor, proposal_masks: Tensor) -> None:
             f"proposal_masks must have the height and width of template_masks, {tuple(template_masks.shape[-2:])}; got "
             f"{tuple(proposal_masks.shape[-2:])}"
         )
-    if template_masks.device.type != proposal_masks.device.type:
-        raise ValueError(
-            f"proposal_masks must be on the device of template_masks, {template_masks.device}; got {proposal_masks.device}"
-        )
+    check_same_device("proposal_masks", proposal_masks, "template_masks", template_masks.device)
     _check_together(template_masks=template_masks.shape[:-3], proposal_masks=proposal_masks.shape[:-3])
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difflayers._checks import check_mask, check_same_device, check_tensor
+from difflayers._checks import LARGEST_NUMBER, check_mask, check_same_device, check_tensor, shown
 from difflayers._cuda import capturing
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -124,13 +124,15 @@ def check_unmatched_cost(value: float | Tensor | None) -> None:
             raise TypeError(f"unmatched_cost must be a number or a tensor; got {type(value).__name__}")
         if not -math.inf < value < math.inf:
             raise ValueError(f"unmatched_cost must be finite; got {value}")
+        if abs(value) > LARGEST_NUMBER:
+            raise ValueError(f"unmatched_cost must be at most {LARGEST_NUMBER:g} in absolute value; got {shown(value)}")
 
 
 def _unmatched(value: float | Tensor, cost: Tensor) -> Tensor:
     """`unmatched_cost` for each template, (..., n)."""
     check_unmatched_cost(value)
     if not isinstance(value, Tensor):
-        return cost.new_full(cost.shape[:-1], value)
+        return cost.new_full(cost.shape[:-1], float(value))
     check_same_device("unmatched_cost", value, "the cost", cost.device)
     try:
         return value.to(cost.dtype).broadcast_to(cost.shape[:-1])

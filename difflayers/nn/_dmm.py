@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from difflayers import functional
 from difflayers.functional._dmm import check_dmm_options
 from difflayers.matching.problems import check_unmatched_cost
+from difflayers.nn._options import hold, shown
 
 
 class _Options(TypedDict):
@@ -14,7 +15,7 @@ class _Options(TypedDict):
     n_proj: int
     step_size: float
     average: bool
-    unmatched_cost: float | None
+    unmatched_cost: float | Tensor | None
 
 
 class DMMMatching(nn.Module):
@@ -27,7 +28,8 @@ class DMMMatching(nn.Module):
         n_proj: rounds of Dykstra's projections after each.
         step_size: the step, in units of 1 / cost.
         average: return the mean of the iterates, as published; False: the last one.
-        unmatched_cost: the cost at which a template may stay unmatched; None: every template is matched.
+        unmatched_cost: the cost at which a template may stay unmatched, a number, a tensor, or a Parameter, which is learnt;
+            None: every template is matched.
 
     Shapes:
         cost (..., n, m) to (..., n, m).
@@ -48,13 +50,15 @@ class DMMMatching(nn.Module):
         step_size: float = 0.1,
         *,
         average: bool = True,
-        unmatched_cost: float | None = None,
+        unmatched_cost: float | Tensor | None = None,
     ) -> None:
         super().__init__()
         check_dmm_options(n_grad, n_proj, step_size)
         check_unmatched_cost(unmatched_cost)
         self.n_grad, self.n_proj, self.step_size = n_grad, n_proj, step_size
-        self.average, self.unmatched_cost = average, unmatched_cost
+        self.average = average
+        self.unmatched_cost: float | Tensor | None
+        hold(self, "unmatched_cost", unmatched_cost)
 
     def forward(self, cost: Tensor, template_mask: Tensor | None = None, proposal_mask: Tensor | None = None) -> Tensor:
         """The relaxed assignment (..., n, m).
@@ -92,4 +96,4 @@ class DMMMatching(nn.Module):
 
     def extra_repr(self) -> str:
         text = f"n_grad={self.n_grad}, n_proj={self.n_proj}, step_size={self.step_size:g}, average={self.average}"
-        return text if self.unmatched_cost is None else f"{text}, unmatched_cost={self.unmatched_cost:g}"
+        return text if self.unmatched_cost is None else f"{text}, unmatched_cost={shown(self.unmatched_cost)}"

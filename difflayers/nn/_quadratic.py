@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from difflayers import functional
 from difflayers.functional._quadratic import check_gamma, check_solver_options
 from difflayers.matching.problems import check_unmatched_cost
+from difflayers.nn._options import hold, shown
 
 
 class _Options(TypedDict):
-    unmatched_cost: float | None
+    unmatched_cost: float | Tensor | None
     tolerance: float
     max_iter: int
     require_convergence: bool
@@ -22,8 +23,10 @@ class QuadraticMatching(nn.Module):
     The problem solved, its gradient, errors and references: `difflayers.functional.quadratic_matching`.
 
     Args:
-        gamma: the weight of the quadratic term, in units of the cost.
-        unmatched_cost: the cost at which a template may stay unmatched; None: every template is matched.
+        gamma: the weight of the quadratic term, in units of the cost: a number, a tensor, or a Parameter, which is learnt and
+            has to stay above 0.
+        unmatched_cost: the cost at which a template may stay unmatched, a number, a tensor, or a Parameter, which is learnt;
+            None: every template is matched.
         tolerance: on the row sums.
         max_iter: at most so many Newton steps.
         require_convergence: raise a RuntimeError where the tolerance is not reached.
@@ -41,9 +44,9 @@ class QuadraticMatching(nn.Module):
 
     def __init__(
         self,
-        gamma: float = 0.05,
+        gamma: float | Tensor = 0.05,
         *,
-        unmatched_cost: float | None = None,
+        unmatched_cost: float | Tensor | None = None,
         tolerance: float = 1e-9,
         max_iter: int = 500,
         require_convergence: bool = False,
@@ -52,7 +55,10 @@ class QuadraticMatching(nn.Module):
         check_gamma(gamma)
         check_unmatched_cost(unmatched_cost)
         check_solver_options(tolerance, max_iter)
-        self.gamma, self.unmatched_cost = gamma, unmatched_cost
+        self.gamma: float | Tensor
+        self.unmatched_cost: float | Tensor | None
+        hold(self, "gamma", gamma)
+        hold(self, "unmatched_cost", unmatched_cost)
         self.tolerance, self.max_iter, self.require_convergence = tolerance, max_iter, require_convergence
 
     def forward(self, cost: Tensor, template_mask: Tensor | None = None, proposal_mask: Tensor | None = None) -> Tensor:
@@ -68,17 +74,25 @@ class QuadraticMatching(nn.Module):
         return functional.quadratic_matching(cost, self.gamma, template_mask, proposal_mask, **self._options())
 
     def solve(
-        self, cost: Tensor, template_mask: Tensor | None = None, proposal_mask: Tensor | None = None
+        self,
+        cost: Tensor,
+        template_mask: Tensor | None = None,
+        proposal_mask: Tensor | None = None,
+        *,
+        start: Tensor | None = None,
     ) -> functional.QuadraticSolution:
         """The assignment, how the solver ended, and the multipliers of rows and columns: `functional.solve_quadratic`.
 
         Args:
             cost, template_mask, proposal_mask: as for `forward`.
+            start: (..., m), a warm start: the `column_multipliers` of a problem close to this one.
 
         Raises:
             TypeError, ValueError, RuntimeError: as `forward` does.
         """
-        return functional.solve_quadratic(cost, self.gamma, template_mask, proposal_mask, **self._options())
+        return functional.solve_quadratic(
+            cost, self.gamma, template_mask, proposal_mask, start=start, **self._options()
+        )
 
     def _options(self) -> _Options:
         return {
@@ -89,5 +103,5 @@ class QuadraticMatching(nn.Module):
         }
 
     def extra_repr(self) -> str:
-        text = f"gamma={self.gamma:g}"
-        return text if self.unmatched_cost is None else f"{text}, unmatched_cost={self.unmatched_cost:g}"
+        text = f"gamma={shown(self.gamma)}"
+        return text if self.unmatched_cost is None else f"{text}, unmatched_cost={shown(self.unmatched_cost)}"

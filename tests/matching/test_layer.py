@@ -58,7 +58,7 @@ def test_arguments_and_defaults() -> None:
     assert inspect.signature(QuadraticMatching).parameters["gamma"].default == 0.05
     for module in (DMMMatching, QuadraticMatching):
         for verb in (module.forward, module.solve):
-            assert list(inspect.signature(verb).parameters) == ["self", "cost", "template_mask", "proposal_mask"]
+            assert list(inspect.signature(verb).parameters)[:4] == ["self", "cost", "template_mask", "proposal_mask"]
     assert list(inspect.signature(MaskMatchingCost.forward).parameters)[1:] == [
         "template_features", "template_masks", "proposal_features", "proposal_masks"
     ]  # fmt: skip
@@ -101,6 +101,26 @@ def test_repr() -> None:
     assert repr(QuadraticMatching(0.5)) == "QuadraticMatching(gamma=0.5)"
     assert repr(QuadraticMatching(0.5, unmatched_cost=1)) == "QuadraticMatching(gamma=0.5, unmatched_cost=1)"
     assert repr(MaskMatchingCost(0.25)) == "MaskMatchingCost(lam=0.25)"
+
+
+def test_options_that_are_learnt() -> None:
+    """Parameters are registered, get gradients and show; other tensors are buffers."""
+    layer = QuadraticMatching(nn.Parameter(torch.tensor(0.3)), unmatched_cost=nn.Parameter(torch.tensor([0.5, 0.25])))
+    assert sorted(name for name, _ in layer.named_parameters()) == ["gamma", "unmatched_cost"]
+    assert repr(layer) == "QuadraticMatching(gamma=Parameter(0.3), unmatched_cost=Parameter(shape (2,)))"
+    layer(torch.rand(3, 2, 4)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in layer.parameters())
+    copied = QuadraticMatching(nn.Parameter(torch.tensor(1.0)), unmatched_cost=nn.Parameter(torch.zeros(2)))
+    copied.load_state_dict(layer.state_dict())
+    C = torch.rand(2, 4)
+    assert torch.equal(copied(C), layer(C))
+    fixed = DMMMatching(unmatched_cost=torch.tensor(0.5))
+    assert repr(fixed).endswith("unmatched_cost=tensor(0.5))") and list(fixed.state_dict()) == ["unmatched_cost"]
+    assert torch.equal(fixed(C), DMMMatching(unmatched_cost=0.5)(C))
+    assert repr(fixed.to("meta")).endswith("unmatched_cost=tensor(shape ()))")
+    learnt = DMMMatching(unmatched_cost=nn.Parameter(torch.tensor(0.5)))
+    learnt(C).sum().backward()
+    assert learnt.unmatched_cost.grad > 0  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -574,6 +594,12 @@ def test_hall_violations_are_found_wherever_there_is_one() -> None:
         ({"proposal_mask": torch.ones(1).bool()}, ValueError, r"proposal_mask must have shape \(2, 4\)"),
         ({"template_mask": torch.ones(3, device="meta").bool()}, ValueError, "template_mask must be on the device"),
         ({"proposal_mask": torch.ones(4, device="meta").bool()}, ValueError, "proposal_mask must be on the device"),
+        (
+            {"unmatched_cost": 10**400},
+            ValueError,
+            "unmatched_cost must be finite; got|unmatched_cost must be at most 1e",
+        ),
+        ({"template_mask": torch.ones(3).bool().to_sparse()}, TypeError, "template_mask must be a dense tensor"),
         ({"unmatched_cost": "1"}, TypeError, "unmatched_cost must be a number or a tensor; got str"),
         ({"unmatched_cost": True}, TypeError, "unmatched_cost must be a number or a tensor; got bool"),
         ({"unmatched_cost": INF}, ValueError, "unmatched_cost must be finite; got inf"),
@@ -797,6 +823,49 @@ def test_cost_by_hand(kind: str, lam: float) -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, *DTYPES])
+def test_cost_of_features_of_any_length(dtype: torch.dtype) -> None:
+    """The cosine does not depend on it: zeros, the smallest and the largest numbers of the dtype."""
+    most, least = torch.finfo(dtype).max, torch.finfo(dtype).tiny
+    f = torch.tensor([[0, 0, 0], [3 * least, 4 * least, 0], [0.75 * most, most, 0], [3, 4, 0]], dtype=F64).to(dtype)
+    g = torch.tensor([[0, 0, 0], [4 * least, 3 * least, 0], [most, 0.75 * most, 0], [4, 3, 0]], dtype=F64).to(dtype)
+    r = torch.rand(4, 2, 2)
+    C = functional.mask_matching_cost(f, r, g, r, 0.0)
+    assert C.dtype == dtype
+    want = torch.full((4, 4), -0.96)
+    want[0], want[:, 0] = 0, 0
+    assert_close(C.float(), want, rtol=0, atol={torch.float16: 1e-3, torch.bfloat16: 5e-3}.get(dtype, 1e-6))
+    f.requires_grad_()
+    (gradient,) = torch.autograd.grad(functional.mask_matching_cost(f, r, g, r).float().sum(), f)
+    assert (gradient[0] == 0).all() and gradient[3].abs().max() > 0 and not gradient.isnan().any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, *DTYPES])
+@pytest.mark.parametrize(("value", "got"), [(255, "255"), (-0.5, "-0.5"), (NAN, "nan"), (INF, "inf"), (1.5, "1.5")])
+def test_masks_outside_0_and_1_are_refused(value: float, got: str, dtype: torch.dtype) -> None:
+    """Masks of 0 to 255, or logits, would give an IoU that means nothing. Under compile and vmap, too."""
+    fine = torch.rand(2, 3, 4, 4).to(dtype)
+    bad = fine.clone()
+    bad[1, 2, 3, 3] = value
+    with pytest.raises(ValueError, match=rf"^template_masks must be in \[0, 1\]; got {got}$"):
+        functional.mask_iou(bad, fine)
+    with pytest.raises(ValueError, match=rf"^proposal_masks must be in \[0, 1\]; got {got}$"):
+        functional.mask_iou(fine, bad)
+    with pytest.raises(ValueError, match=rf"proposal_masks must be in \[0, 1\]; got {got}$"):
+        torch.vmap(functional.mask_iou)(fine, bad)
+    if dtype == torch.float32:
+        compiled = torch.compile(functional.mask_iou, fullgraph=True, backend="aot_eager")
+        assert torch.equal(compiled(fine, fine), functional.mask_iou(fine, fine))
+        with pytest.raises(ValueError, match=rf"proposal_masks must be in \[0, 1\]; got {got}$"):
+            compiled(fine, bad)
+    if not math.isfinite(value):
+        features = torch.randn(3, 5)
+        bad_features = features.clone()
+        bad_features[1, 1] = value
+        with pytest.raises(ValueError, match=rf"^proposal_features must be finite; got {got}"):
+            functional.mask_matching_cost(features, fine[0].float(), bad_features, fine[0].float())
+
+
 F, R = torch.randn(3, 5), torch.rand(3, 4, 4)
 
 
@@ -805,8 +874,15 @@ F, R = torch.randn(3, 5), torch.rand(3, 4, 4)
     [
         ((F.tolist(), R, F, R), TypeError, "template_features must be a tensor; got list"),
         ((F, R, None, R), TypeError, "proposal_features must be a tensor; got NoneType"),
-        ((F.int(), R, F.int(), R), TypeError, "template_features must be floating point.*torch.int32"),
-        ((F, R, F.double(), R), TypeError, "proposal_features must be floating point, and both of one dtype.*float64"),
+        ((F.int(), R, F.int(), R), TypeError, "template_features must be float16, bfloat16, float32 or.*torch.int32"),
+        ((F, R, F.double(), R), TypeError, "proposal_features must have the dtype of template_features.*float64"),
+        ((F.to_sparse(), R, F, R), TypeError, "template_features must be a dense tensor"),
+        ((F, R.to_sparse(), F, R), TypeError, "template_masks must be a dense tensor"),
+        (
+            (F, R, F.to("meta"), R),
+            ValueError,
+            "proposal_features must be on the device of template_features, cpu; got meta",
+        ),
         ((F[0], R, F, R), ValueError, r"template_features must have shape \(\.\.\., objects, d\).*got \(5,\)"),
         ((F, R, F[:, :4], R), ValueError, r"proposal_features must have shape.*d = 5 for both; got \(3, 4\)"),
         ((F, R[:2], F, R), ValueError, "template_features and its masks.*got 3 features and 2 masks"),
