@@ -25,7 +25,15 @@ def test_version_and_extras_are_those_of_the_metadata() -> None:
     metadata = importlib.metadata.metadata("torch-difflayers")
     assert metadata["Version"] == difflayers.__version__
     assert metadata["License-Expression"] == "MIT"
-    assert set(metadata.get_all("Provides-Extra") or []) == {"cuda", "verify", "demos", "maxsat", "test", "docs"}
+    assert set(metadata.get_all("Provides-Extra") or []) == {
+        "cuda",
+        "verify",
+        "demos",
+        "maxsat",
+        "onnx",
+        "test",
+        "docs",
+    }
 
 
 @pytest.mark.slow

@@ -107,6 +107,31 @@ def growth() -> Iterator[Row]:
         yield row
 
 
+@case("matching-warm")
+def warm() -> Iterator[Row]:
+    """Quadratic matching of costs that change slowly: 20 frames of 16 problems of 20 x 30 in float64, which drift by normal
+    steps, each started anew or from the prices of the frame before. Newton steps and milliseconds a problem, forward alone."""
+    generator = torch.Generator().manual_seed(3)
+    for drift in (0.001, 0.01, 0.1):
+        steps = torch.randn(20, 16, 20, 30, generator=generator, dtype=torch.float64)
+        frames = random_costs(16, 20, 30) + drift * steps.cumsum(0)
+        for gamma in (0.01, 0.1):
+            row: Row = {"drift": drift, "gamma": gamma}
+            for name in ("cold", "warm"):
+
+                def track(name: str = name, gamma: float = gamma, frames: Tensor = frames) -> Tensor:
+                    prices, used = None, torch.zeros(16, dtype=torch.int64)
+                    for k, frame in enumerate(frames):
+                        found = functional.solve_quadratic(frame, gamma, start=prices, require_convergence=True)
+                        prices = found.column_multipliers if name == "warm" else None
+                        used += found.iterations if k else 0
+                    return used
+
+                row[f"{name} steps"] = track().double().mean().item() / (len(frames) - 1)
+                row[f"{name} ms"] = 1e3 * seconds(track, repeats=3)[0] / (len(frames) * 16)
+            yield row
+
+
 _METHODS: dict[str, Callable[[Tensor], Tensor]] = {
     "dmm 10, 5, 0.1": lambda c: functional.dmm_matching(c, n_grad=10),
     "dmm 40, 5, 0.1": functional.dmm_matching,

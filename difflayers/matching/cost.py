@@ -137,7 +137,8 @@ def _directions(name: str, features: Tensor) -> Tensor:
     # Powers of two, which round nothing; the second of two, as the reciprocal of the smallest numbers overflows.
     exponent = -torch.frexp(largest).exponent
     half = exponent // 2
-    features = torch.ldexp(torch.ldexp(features, half), exponent - half)
+    two = torch.full_like(largest, 2)
+    features = features * two.pow(half) * two.pow(exponent - half)
     length = features.square().sum(-1, keepdim=True)
     return features * torch.where(length > 0, torch.where(length > 0, length, 1).rsqrt(), 0)
 

@@ -119,7 +119,7 @@ def test_options_that_are_learnt() -> None:
     assert torch.equal(fixed(C), DMMMatching(unmatched_cost=0.5)(C))
     assert repr(fixed.to("meta")).endswith("unmatched_cost=tensor(shape ()))")
     learnt = DMMMatching(unmatched_cost=nn.Parameter(torch.tensor(0.5)))
-    learnt(C).sum().backward()
+    learnt(torch.rand(5, 3)).sum().backward()
     assert learnt.unmatched_cost.grad > 0  # type: ignore[union-attr]
 
 

@@ -1,6 +1,5 @@
 """DMM matching in other runtimes: exported to ONNX in plain operators."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +32,12 @@ def test_plain_operators_are_the_oracle(size: str, average: bool) -> None:
 def exported(layer: nn.Module, arguments: tuple[Tensor, ...], names: list[str], folder: Path) -> Any:
     """What runs the exported layer."""
     pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+    onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
     runtime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
     path = folder / "layer.onnx"
     torch.onnx.export(layer, arguments, str(path), input_names=names, output_names=["X"], dynamo=True, verbose=False)
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    domains = {node.domain for node in __import__("onnx").load(str(path)).graph.node}
+    domains = {node.domain for node in onnx.load(str(path)).graph.node}
     assert domains <= {"", "ai.onnx"}, "plain operators"
 
     def run(*inputs: Tensor) -> Tensor:
@@ -47,10 +47,10 @@ def exported(layer: nn.Module, arguments: tuple[Tensor, ...], names: list[str], 
     return run
 
 
-@pytest.mark.parametrize("unmatched", [None, 0.4])
+@pytest.mark.parametrize("unmatched", [None, pytest.param(0.4, marks=pytest.mark.slow)])
 def test_exported_layer_is_the_kernel(unmatched: float | None, tmp_path: Path) -> None:
     """With masks and forbidden pairs, other ones than those that it was exported with."""
-    layer = DMMMatching(12, 4, unmatched_cost=unmatched)
+    layer = DMMMatching(4, 3, unmatched_cost=unmatched)
     names = ["cost", "template_mask", "proposal_mask"]
     shapes = torch.rand(2, 5, 8), torch.ones(2, 5, dtype=torch.bool), torch.ones(2, 8, dtype=torch.bool)
     run = exported(layer, shapes, names, tmp_path)
@@ -76,6 +76,7 @@ class Tracker(nn.Module):
         return self.match(self.cost(self.embed(x), r, self.embed(y), p))  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_a_network_around_it_is_exported_whole(tmp_path: Path) -> None:
     model = Tracker().eval()
     inputs = torch.randn(3, 6), torch.rand(3, 4, 4), torch.randn(5, 6), torch.rand(5, 4, 4)
@@ -84,8 +85,8 @@ def test_a_network_around_it_is_exported_whole(tmp_path: Path) -> None:
     assert_close(run(*others), model(*others).detach(), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_quadratic_matching_says_that_it_cannot_be(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
-    with pytest.raises(Exception, match="quadratic matching cannot be exported to ONNX") as caught:
+    with pytest.raises(Exception, match="quadratic matching cannot be exported to ONNX"):
         torch.onnx.export(QuadraticMatching(), (torch.rand(2, 3),), str(tmp_path / "x.onnx"), dynamo=True)
-    assert caught.value is not None and math.isfinite(0)
