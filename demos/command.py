@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any
 
 import tyro
-
-Options = TypeVar("Options")
 
 
 def run(
     program: str,
     description: str | None,
-    options: type[Options],
-    action: Callable[[Options], int | None],
+    options: Any,
+    action: Callable[[Any], int | None],
     argv: list[str] | None,
 ) -> int:
-    """Read the options and act on them; returns the exit status.
+    """Read the options, a dataclass or a union of them (subcommands), and act on them; returns the exit status.
 
     Options that make no sense (a ``ValueError``) end in one line on stderr and status 2, Ctrl-C in status 130.
     """

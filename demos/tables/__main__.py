@@ -1,0 +1,154 @@
+"""Learn the constraints of a table from its rows.
+
+  python -m demos.tables train FILE.csv --output RUN
+  python -m demos.tables complete RUN PARTIAL.csv --output FILLED.csv
+  python -m demos.tables check RUN ROWS.csv
+  python -m demos.tables rules RUN
+
+A row is an assignment, a column a variable with finitely many values. One SATNet layer learns which rows there are; rules are
+read off it and checked against the rows. An empty cell is a blank.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from torch import Tensor
+
+from demos.command import run
+from demos.devices import checked_device
+from demos.files import write_atomically
+from demos.tables.model import Run, Training, load, train
+from demos.tables.table import domains_of, encode, read, write
+from difflayers.inference import search, solve_exactly
+
+
+@dataclass(frozen=True)
+class Train:
+    """Learn from complete rows. The same command again goes on where it was interrupted."""
+
+    file: tyro.conf.Positional[Path]
+    """CSV with a header."""
+    output: Path
+    """Folder of the run."""
+    ignore: tuple[str, ...] = ()
+    """Columns to leave out, an identifier for instance."""
+    training: tyro.conf.OmitArgPrefixes[Training] = field(default_factory=Training)
+    device: str = "cpu"
+    """cpu or cuda."""
+
+
+@dataclass(frozen=True)
+class Complete:
+    """Fill the blanks of rows so that no learnt rule is broken, with what the layer finds likeliest."""
+
+    run: tyro.conf.Positional[Path]
+    file: tyro.conf.Positional[Path]
+    """CSV with the columns of the table; an empty cell is a blank."""
+    output: Path
+    """CSV with the blanks filled."""
+    overwrite: bool = False
+    """Replace the output if it is there."""
+    paths: int = 10
+    """Attempts of the search for a row."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Check:
+    """List the rows that break learnt rules, and the rules. The exit status is 1 if there is one."""
+
+    run: tyro.conf.Positional[Path]
+    file: tyro.conf.Positional[Path]
+    """CSV with the columns of the table; an empty cell breaks no rule."""
+
+
+@dataclass(frozen=True)
+class ListRules:
+    """Print the rules, strongest first, in words, or as DIMACS."""
+
+    run: tyro.conf.Positional[Path]
+    top: int = 50
+    """So many; 0 for all."""
+    cnf: Path | None = None
+    """Write all of them to this file instead, as DIMACS."""
+
+
+Command = (
+    Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Complete, tyro.conf.subcommand("complete")]
+    | Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[ListRules, tyro.conf.subcommand("rules")]
+)
+
+
+def fill(learnt: Run, values: Tensor, given: Tensor, *, paths: int = 10, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Complete rows (count, columns): the values, and whether they break no learnt rule.
+
+    By the layer's search first, which takes likely values; where that finds nothing valid, by a SAT solver.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found = search(
+        learnt.layer, learnt.domains, values, given, rules=learnt.rules, paths=paths, generator=generator, progress=True
+    )
+    filled, valid = found.values.clone(), found.accepted.clone()
+    if not valid.all():
+        rest = ~valid
+        exact = solve_exactly(learnt.rules, learnt.domains, values[rest], given[rest])
+        filled[rest] = torch.where(exact.satisfiable[:, None], exact.values, filled[rest])
+        valid[rest] = exact.satisfiable
+    return filled, valid
+
+
+def act(command: Train | Complete | Check | ListRules) -> int:
+    """Do what the command line says."""
+    if isinstance(command, Train):
+        device = checked_device(command.device)
+        rows = read(command.file).without(command.ignore)
+        domains = domains_of(rows)
+        command.output.mkdir(parents=True, exist_ok=True)
+        learnt = train(domains, encode(rows, domains)[0], command.training, command.output, device)
+        print(f"{len(rows.cells):,} rows, {len(domains)} columns, {domains.bits} bits: {len(learnt.rules):,} rules")
+        return 0
+    learnt = load(command.run)
+    if isinstance(command, Complete):
+        if command.output.exists() and not command.overwrite:
+            raise ValueError(f"--output: {command.output} exists; pass --overwrite to replace it")
+        rows = read(command.file)
+        values, given = encode(rows, learnt.domains)
+        filled, valid = fill(learnt, values, given, paths=command.paths, seed=command.seed)
+        write(command.output, rows, learnt.domains, filled, overwrite=command.overwrite)
+        print(f"{int(valid.sum()):,} of {len(valid):,} rows break no learnt rule; written to {command.output}")
+        for line in [line for line, fine in zip(rows.lines, valid.tolist(), strict=True) if not fine][:20]:
+            print(f"  line {line}: its given cells break learnt rules, so any completion does")
+        return int(not valid.all())
+    if isinstance(command, Check):
+        rows = read(command.file)
+        broken = learnt.rules.violations(*encode(rows, learnt.domains))
+        for line, row in zip(rows.lines, broken, strict=True):
+            for r in row.nonzero()[:, 0].tolist():
+                print(f"line {line}: {learnt.rules.describe(learnt.rules[r])}")
+        print(f"{int(broken.any(1).sum()):,} of {len(rows.cells):,} rows break a learnt rule")
+        return int(broken.any())
+    if command.cnf is not None:
+        write_atomically(command.cnf, learnt.rules.to_cnf().encode())
+        print(f"{len(learnt.rules):,} rules written to {command.cnf}")
+        return 0
+    for rule in list(learnt.rules)[: command.top or None]:
+        print(f"{learnt.rules.describe(rule)}    (support {rule.support}, strength {rule.strength:.3g})")
+    print(f"{len(learnt.rules):,} rules")
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    return run("python -m demos.tables", __doc__, Command, act, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

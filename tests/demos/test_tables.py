@@ -1,0 +1,159 @@
+"""The demo on tables."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from demos.schedule import set_cosine_rate
+from demos.tables.__main__ import main
+from demos.tables.model import load
+from demos.tables.study import main as study
+from demos.tables.table import domains_of, encode, read
+
+SMALL = ["--epochs", "2", "--m", "20", "--aux", "4"]
+
+
+def rows(count: int, seed: int = 0) -> list[list[str]]:
+    """Cars: an electric one has no gears, an automatic one is not the cheap model, and the colour is free."""
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    while len(found) < count:
+        a, b, c, d = torch.randint(12, (4,), generator=generator).tolist()
+        engine, gears = ["petrol", "diesel", "electric"][a % 3], ["none", "manual", "automatic"][b % 3]
+        model, colour = ["basic", "plus"][c % 2], ["red", "blue", "10", "9"][d % 4]
+        if (engine == "electric") == (gears == "none") and not (gears == "automatic" and model == "basic"):
+            found.append([engine, gears, model, colour])
+    return found
+
+
+def write(path: Path, cells: list[list[str]], delimiter: str = ",") -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerows([["engine", "gears", "model", "colour"], *cells])
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tables")
+    table = write(folder / "cars.csv", rows(400))
+    assert main(["train", str(table), "--output", str(folder / "run"), *SMALL]) == 0
+    return folder / "run"
+
+
+def test_the_rules_of_the_table_are_found_and_none_else(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    learnt = load(trained)
+    values, _ = encode(read(write(trained.parent / "more.csv", rows(300, seed=1))), learnt.domains)
+    assert not learnt.rules.violations(values).any()  # new rows break none
+    assert main(["rules", str(trained), "--top", "0"]) == 0
+    told = capsys.readouterr().out
+    assert "engine = electric" in told and "gears = automatic" in told and "colour" not in told
+
+
+def test_blanks_are_filled_validly(trained: Path, tmp_path: Path) -> None:
+    cells = [["electric", "", "", ""], ["", "automatic", "", "red"], ["", "", "basic", ""], ["", "none", "", "9"]]
+    partial, filled = write(tmp_path / "partial.csv", cells), tmp_path / "filled.csv"
+    assert main(["complete", str(trained), str(partial), "--output", str(filled)]) == 0
+    with filled.open() as file:
+        head, *found = csv.reader(file)
+    assert head == ["engine", "gears", "model", "colour"]
+    for row, given in zip(found, cells, strict=True):
+        assert all(a == b for a, b in zip(row, given, strict=True) if b)
+        assert (row[0] == "electric") == (row[1] == "none") and not (row[1] == "automatic" and row[2] == "basic")
+    before = filled.read_bytes()
+    assert main(["complete", str(trained), str(partial), "--output", str(filled)]) == 2
+    assert filled.read_bytes() == before
+
+
+def test_a_row_that_cannot_be_completed_is_named(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    partial = write(tmp_path / "partial.csv", [["petrol", "", "", ""], ["electric", "manual", "", ""]])
+    assert main(["complete", str(trained), str(partial), "--output", str(tmp_path / "out.csv")]) == 1
+    assert "1 of 2 rows break no learnt rule" in (told := capsys.readouterr().out) and "line 3:" in told
+
+
+def test_check_says_which_rows_break_which_rules(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write(tmp_path / "rows.csv", [*rows(5, seed=2), ["diesel", "automatic", "basic", "red"]], delimiter=";")
+    assert main(["check", str(trained), str(table)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "1 of 6 rows break a learnt rule" and all(line.startswith("line 7: ") for line in lines[:-1])
+    assert any("gears = automatic" in line and "model" in line for line in lines)
+    assert main(["check", str(trained), str(write(tmp_path / "fine.csv", rows(5, seed=3)))]) == 0
+
+
+def test_rules_as_dimacs(trained: Path, tmp_path: Path) -> None:
+    assert main(["rules", str(trained), "--cnf", str(tmp_path / "rules.cnf")]) == 0
+    assert "\np cnf 11 " in (tmp_path / "rules.cnf").read_text()
+
+
+def test_values_are_in_the_order_of_numbers(tmp_path: Path) -> None:
+    assert domains_of(read(write(tmp_path / "cars.csv", rows(100)))).labels[3] == ("9", "10", "blue", "red")
+
+
+def test_an_interrupted_training_goes_on_to_the_same_weights(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, command = trained.parent / "cars.csv", ["--output", str(tmp_path), *SMALL]
+    with monkeypatch.context() as patch:
+        done = iter(range(100))
+
+        def stop(optimizer: torch.optim.Optimizer, *rest: object) -> None:
+            if next(done) >= 10:  # in the second epoch of 8 batches
+                raise KeyboardInterrupt
+            set_cosine_rate(optimizer, *rest)  # type: ignore[arg-type]
+
+        patch.setattr("demos.tables.model.set_cosine_rate", stop)
+        assert main(["train", str(table), *command]) == 130
+    assert main(["check", str(tmp_path), str(table)]) == 2  # not finished
+    assert main(["train", str(table), *command]) == 0
+    assert torch.equal(load(tmp_path).layer.S, load(trained).layer.S)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty, wanted a header"),
+        ("a,a\n1,2\n", "line 1, column 2: the name 'a' is there twice"),
+        ("a,\n1,2\n", "line 1, column 2: the name '' is empty"),
+        ("a,b\n1,2\n1\n", "line 3: 1 cells, wanted 2"),
+        ("a,b\n1,2\n1,\n", "line 3, column 'b': empty"),
+        ("a,b\n", "no rows"),
+        ('a,b\n1,"2\n', "line 2: unexpected end of data"),
+        ("id,b\n" + "".join(f"{i},0\n" for i in range(300)), "column 'id': 300 different values, wanted at most 200"),
+    ],
+)
+def test_a_bad_table_is_named_by_line_and_column(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.csv").write_text(text)
+    assert main(["train", str(tmp_path / "bad.csv"), "--output", str(tmp_path / "run")]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_values_and_columns_that_were_not_learnt(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write(tmp_path / "rows.csv", [["petrol", "manual", "basic", "red"], ["petrol", "manul", "basic", "red"]])
+    assert main(["check", str(trained), str(table)]) == 2
+    assert "line 3, column 'gears': 'manul' did not occur" in (told := capsys.readouterr().err) and "manual" in told
+    (tmp_path / "other.csv").write_text("x,y\n1,2\n")
+    assert main(["check", str(trained), str(tmp_path / "other.csv")]) == 2
+    assert "no column 'engine'" in capsys.readouterr().err
+    assert main(["check", str(tmp_path), str(table)]) == 2
+    assert "train one first" in capsys.readouterr().err
+
+
+def test_the_study_runs(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [str(trained.parent / "cars.csv"), "--output", str(tmp_path), "--test", "100", "--shares", "0.5", *SMALL]
+    assert study(command) == 0
+    told = capsys.readouterr().out
+    assert "50% given, search with learnt rules: 100.0% valid" in told
+    assert "rows kept back: 0 of 100 break a learnt rule" in told
+    assert (tmp_path / "validity.csv").exists() and (tmp_path / "check.csv").exists()
