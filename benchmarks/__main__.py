@@ -9,6 +9,7 @@ from tabulate import tabulate
 
 import benchmarks.gpu.cases
 import benchmarks.matching.cases
+import benchmarks.matching.exact
 import benchmarks.maxsat.cases
 import benchmarks.metrics.cases
 import benchmarks.satnet.cases  # noqa: F401  (registers its cases)

@@ -8,6 +8,7 @@ import torch
 from benchmarks.__main__ import main
 from benchmarks.gpu import cases as gpu_cases
 from benchmarks.matching.cases import _cvxpylayer, _learns, sinkhorn
+from benchmarks.matching.exact import lapx_batch, scipy_loop
 from benchmarks.matching.instances import mask_costs, random_costs
 from benchmarks.maxsat.cases import exact, random_clauses, restarts
 from benchmarks.registry import CASES, ON_GPU, machine, seconds
@@ -57,6 +58,13 @@ def test_peers_of_matching_solve_the_same_problem() -> None:
         assert (sharp.sum(2) - 1).abs().max() < 1e-6 and (sharp.sum(1) - 1).max() < 5e-3
         optimum = (functional.hungarian(random_costs(3, 4, m)) * random_costs(3, 4, m)).sum((1, 2))
         assert ((sharp * random_costs(3, 4, m)).sum((1, 2)) - optimum).abs().max() < 0.05
+
+
+def test_peers_of_exact_matching_solve_the_same_problem() -> None:
+    for n, m in ((4, 4), (4, 6)):
+        cost = random_costs(3, n, m, dtype=torch.float32)
+        for peer in (scipy_loop, lapx_batch):
+            assert torch.equal(peer(cost), functional.assign(cost))
 
 
 def test_costs_like_those_of_masks() -> None:
