@@ -111,7 +111,8 @@ def exact_matching(
         tensor([[ 0.0000, -0.1000,  0.1000],
                 [ 0.0000,  0.0000,  0.0000]])
     """
-    return _solve(cost, template_mask, proposal_mask, unmatched_cost, gradient, strength)[1]
+    problems, X, *_ = _solve(cost, template_mask, proposal_mask, unmatched_cost, gradient, strength)
+    return problems.restore(X)
 
 
 def hungarian(
@@ -210,11 +211,10 @@ def solve_exact(
         >>> float(solution.objective), solution.column_multipliers
         (0.5, tensor([0.7500, 0.2500, 0.0000], dtype=torch.float64))
     """
-    problems, value, columns, alpha, beta, scans = _solve(
+    problems, X, alpha, beta, scans = _solve(
         cost, template_mask, proposal_mask, unmatched_cost, gradient, strength, start=start, centered=True
     )
-    flat, width = problems.cost.detach(), problems.cost.shape[-1]
-    X = matrix(columns, problems.templates, width, problems.slack, flat.dtype)
+    value, X, flat = problems.restore(X), X.detach(), problems.cost.detach()
     residual = _residual(problems, X, alpha, beta)
     scale = largest(torch.where(flat < torch.inf, flat, 0).abs().flatten(1)).double()
     fields = (problems.objective(X), scans, residual, residual <= 1e-9 * scale, alpha, beta)
@@ -227,7 +227,7 @@ def _residual(problems: Problems, X: Tensor, alpha: Tensor, beta: Tensor) -> Ten
     unpaid = largest(beta * free)
     if problems.slack:
         beta = torch.cat((beta, beta.new_zeros(len(beta), 1)), 1)
-    h = torch.where(problems.cost < torch.inf, problems.cost.detach() + (alpha.unsqueeze(2) + beta.unsqueeze(1)), 0)
+    h = problems.cost.detach() + alpha.unsqueeze(2) + beta.unsqueeze(1)  # +inf where a pair is forbidden
     return torch.maximum(largest(torch.where(X > 0, h, h.clamp(max=0)).abs().flatten(1)), unpaid)
 
 
@@ -257,16 +257,16 @@ def _solve(
     *,
     start: tuple[Tensor, Tensor] | None = None,
     centered: bool = False,
-) -> tuple[Problems, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The checked batch, the result in the caller's shape, and the rest of what the operator returns."""
+) -> tuple[Problems, Tensor, Tensor, Tensor, Tensor]:
+    """The checked batch, X (B, n, m), the multipliers, and the rows looked at."""
     check_exact_options(gradient, strength)
     problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
     flat = problems.cost.detach() if gradient == "none" else problems.cost
     prices = None if start is None else _prices(start, cost)
-    X, *rest = ExactFunction.apply(
+    X, _, alpha, beta, scans = ExactFunction.apply(
         flat, problems.templates, prices, problems.slack, centered, gradient, float(strength)
     )
-    return problems, problems.restore(X), *rest
+    return problems, X, alpha, beta, scans
 
 
 def _prices(start: tuple[Tensor, Tensor], cost: Tensor) -> Tensor:
