@@ -12,7 +12,19 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from demos.devices import add_device, checked_device
+from demos.devices import checked_device
+from demos.vos.options import (
+    CHECKPOINT_NAMES,
+    EVERY_OBJECT_NAME,
+    LOSSES,
+    MATCHINGS,
+    PROGRAM,
+    SCORES_NAME,
+    SHEET_NAME,
+    TUNING_CLIPS,
+    VIDEO_NAME,
+    build_parser,
+)
 
 # torch and numba are imported after the options are read, so that --help answers at once.
 if TYPE_CHECKING:
@@ -22,195 +34,19 @@ if TYPE_CHECKING:
     from demos.vos.proposals import ProposalSource
     from demos.vos.train import Trainer
 
-PROGRAM = "python -m demos.vos"
-SCORES_NAME, SHEET_NAME, VIDEO_NAME = "scores.csv", "contact-sheet.png", "overlay.mp4"
-EVERY_OBJECT_NAME = "scores-every-object.csv"
-LOSSES = ("pairs", "layer")
-CHECKPOINT_NAMES = {name: f"{name}.safetensors" for name in (*LOSSES, "refined")}
-LAYOUTS = ("davis2016", "davis2017", "youtube-vos", "segtrack")
-MATCHINGS = ("greedy", "hungarian", "dmm", "quadratic")
-_NEEDED = ("PIL", "imageio", "imageio_ffmpeg", "matplotlib", "safetensors", "tabulate", "torchvision", "tqdm")
+_NEEDED = (
+    "PIL",
+    "cv2",
+    "imageio",
+    "imageio_ffmpeg",
+    "matplotlib",
+    "safetensors",
+    "skimage",
+    "tabulate",
+    "torchvision",
+    "tqdm",
+)
 _FIRST_TUNING_SEED, _FIRST_TEST_SEED = 10**6, 2 * 10**6
-_TUNING_CLIPS = 4
-
-_DESCRIPTION = """\
-Video object segmentation by matching mask proposals: DMM-Net's tracker.
-
-Without a command this is the demo: it trains features on synthetic video from nothing, pair
-by pair and through the matching layer, tracks the objects of unseen clips, and compares.
-"""
-
-_EPILOG = f"""\
-examples:
-  {PROGRAM}
-  {PROGRAM} train --loss layer --output runs/vos-layer
-  {PROGRAM} train --data DAVIS --layout davis2016 --split train --paste 30 --output runs/vos-davis
-  {PROGRAM} eval DAVIS --layout davis2017 --proposals maskrcnn --cache runs/proposals --features runs/vos-davis
-  {PROGRAM} eval DAVIS --layout davis2016 --proposals DAVIS/Proposals/480p --features pairs=A layer=B
-
-`{PROGRAM} COMMAND --help` lists the options of a command.
-"""
-
-
-# --- options ------------------------------------------------------------------------------------------------
-
-
-def _add_training(parser: argparse.ArgumentParser) -> None:
-    """Options that make a TrainConfig; what is not given stays None."""
-    group = parser.add_argument_group("training")
-    group.add_argument("--epochs", type=int, help="a checkpoint after each (default: 4)")
-    group.add_argument("--steps", type=int, help="an epoch (default: 40)")
-    group.add_argument("--batch-size", type=int, help="samples a step (default: 8)")
-    group.add_argument("--lr", type=float, help="highest learning rate, of a cosine schedule (default: 0.003)")
-    group.add_argument("--seed", type=int, help="seeds all that is random (default: 0)")
-
-
-def _add_layout(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--layout", choices=LAYOUTS, default="davis2017", help="of the data (default: %(default)s)")
-    parser.add_argument("--split", help="DAVIS: ImageSets/YEAR/SPLIT.txt (default: all clips there are)")
-    parser.add_argument(
-        "--resolution",
-        default="480p",
-        help="DAVIS: the folder below JPEGImages; none for no folder (default: %(default)s)",
-    )
-    parser.add_argument("--clips", nargs="+", metavar="NAME", help="of these names alone (default: all)")
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM, description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-
-    demo = commands.add_parser(
-        "demo", help="the demo (the default)", description="Train on synthetic video and compare."
-    )
-    demo.add_argument(
-        "--output", type=Path, default=Path("runs/vos"), metavar="DIR", help="what comes out (default: %(default)s)"
-    )
-    demo.add_argument("--overwrite", action="store_true", help="replace earlier results there")
-    demo.add_argument("--train-clips", type=int, default=32, metavar="N", help="to train on (default: %(default)s)")
-    demo.add_argument("--test-clips", type=int, default=10, metavar="N", help="to test on (default: %(default)s)")
-    demo.add_argument(
-        "--tuning-clips",
-        type=int,
-        default=_TUNING_CLIPS,
-        metavar="N",
-        help="to choose each method's unmatched cost on (default: %(default)s)",
-    )
-    demo.add_argument("--objects", type=int, default=3, metavar="N", help="in a clip (default: %(default)s)")
-    add_device(demo)
-    _add_training(demo)
-    demo.set_defaults(run=run_demo)
-
-    train = commands.add_parser("train", help="train features", description="Train features, or resume a training.")
-    train.add_argument("--data", type=Path, metavar="DIR", help="clips to train on (default: synthetic ones)")
-    _add_layout(train)
-    train.add_argument(
-        "--proposals", default="noisy", metavar="DIR|noisy", help="(default: noisy, made from the truth)"
-    )
-    train.add_argument(
-        "--paste", type=int, default=0, metavar="N", help="also N clips with objects of two others pasted onto them"
-    )
-    train.add_argument("--train-clips", type=int, default=32, metavar="N", help="synthetic ones (default: %(default)s)")
-    train.add_argument(
-        "--tuning-clips",
-        type=int,
-        metavar="N",
-        help="clips that are not trained on, to choose each matching's unmatched cost on; of --data the last, those that have "
-        "labels in all frames, pasted onto each other with --paste (default: 4, of --data a fifth at most)",
-    )
-    train.add_argument("--loss", choices=LOSSES, help="pair by pair or through the layer (default: layer)")
-    train.add_argument(
-        "--refine",
-        action="store_true",
-        default=None,
-        help="also a refinement after the matching, end to end; --loss layer",
-    )
-    train.add_argument(
-        "--amp", action="store_true", default=None, help="backbone and refinement in bfloat16, by autocast"
-    )
-    train.add_argument("--matching", choices=("dmm", "quadratic"), help="the layer (default: dmm)")
-    train.add_argument(
-        "--backbone", help="small, or a ResNet of torchvision's: resnet18 ... resnet152 (default: small)"
-    )
-    train.add_argument(
-        "--output", type=Path, default=Path("runs/vos-train"), metavar="DIR", help="(default: %(default)s)"
-    )
-    train.add_argument("--resume", action="store_true", help="go on after the last whole epoch")
-    train.add_argument("--overwrite", action="store_true", help="replace an earlier run there")
-    add_device(train)
-    _add_training(train)
-    train.set_defaults(run=run_train)
-
-    evaluate = commands.add_parser(
-        "eval",
-        help="track the objects of real clips and compare",
-        description="Track the objects of clips, given where they first appear, and print J / F for each matching and each "
-        "set of features, beside the best single proposal a frame for each object.",
-    )
-    evaluate.add_argument(
-        "--paste",
-        type=int,
-        metavar="N",
-        help="instead of the clips, N semi-synthetic ones with the objects of two of them pasted onto a third",
-    )
-    evaluate.add_argument(
-        "--labels-only",
-        action="store_true",
-        help="only write the labels to --output: for data whose truth is not public",
-    )
-    evaluate.add_argument(
-        "--seen",
-        type=Path,
-        metavar="META.JSON",
-        help="YouTube-VOS: of the training set, whose categories count as seen; G is printed then",
-    )
-    evaluate.add_argument("data", type=Path, help="the root of the data")
-    _add_layout(evaluate)
-    evaluate.add_argument(
-        "--proposals",
-        required=True,
-        metavar="DIR|noisy|maskrcnn",
-        help="a folder of palette PNGs or COCO JSON; made from the truth; or found by torchvision's Mask R-CNN",
-    )
-    evaluate.add_argument(
-        "--weights", default="COCO", help="Mask R-CNN: a file, or COCO to download (default: %(default)s)"
-    )
-    evaluate.add_argument("--detector", default="resnet50", help="Mask R-CNN: its backbone (default: %(default)s)")
-    evaluate.add_argument("--top", type=int, default=50, help="proposals a frame, at most (default: %(default)s)")
-    evaluate.add_argument("--cache", type=Path, metavar="DIR", help="keep the proposals there")
-    evaluate.add_argument(
-        "--features",
-        nargs="+",
-        required=True,
-        metavar="[NAME=]PATH",
-        help="checkpoints, or the directories of their runs",
-    )
-    evaluate.add_argument(
-        "--matchings", nargs="+", choices=MATCHINGS, default=["greedy", "hungarian", "dmm"], metavar="NAME",
-        help=f"of {', '.join(MATCHINGS)} (default: greedy hungarian dmm)",
-    )  # fmt: skip
-    evaluate.add_argument(
-        "--unmatched-cost",
-        type=float,
-        metavar="C",
-        help="of an object that is hidden, in [-1, 1] (default: what the training has chosen for each matching)",
-    )
-    evaluate.add_argument(
-        "--finetune",
-        type=int,
-        default=0,
-        metavar="STEPS",
-        help="train a copy of the network on each clip's first frame before tracking (default: no)",
-    )
-    evaluate.add_argument("--finetune-lr", type=float, default=1e-4, metavar="LR", help="(default: %(default)s)")
-    evaluate.add_argument("--output", type=Path, metavar="DIR", help="also write the labels as palette PNGs, and a CSV")
-    evaluate.add_argument("--overwrite", action="store_true", help="replace earlier results there")
-    add_device(evaluate)
-    evaluate.set_defaults(run=run_eval)
-    return parser
 
 
 def _given(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
@@ -328,13 +164,15 @@ def run_train(arguments: argparse.Namespace) -> None:
 def _train(arguments: argparse.Namespace, device_name: str) -> None:
     if arguments.resume and arguments.overwrite:
         raise ValueError("--resume, --overwrite: got both, wanted one")
+    if arguments.export is not None and arguments.export.exists() and not (arguments.resume or arguments.overwrite):
+        raise ValueError(f"--export: {arguments.export} exists; pass --overwrite to replace it")
     import torch
 
     from demos.progress import progress_bar
     from demos.vos.evaluate import calibrate
     from demos.vos.model import ModelConfig
     from demos.vos.proposals import source_from
-    from demos.vos.train import Sampler, TrainConfig, Trainer
+    from demos.vos.train import Sampler, TrainConfig, Trainer, export_features
 
     torch.set_num_threads(1 if arguments.backbone in (None, "small") else torch.get_num_threads())
     config = TrainConfig(**{"batch_size": 8, **_given(arguments, [field.name for field in fields(TrainConfig)])})
@@ -366,6 +204,9 @@ def _train(arguments: argparse.Namespace, device_name: str) -> None:
         costs = ", ".join(f"{kind} {cost}" for kind, cost in trainer.unmatched_costs.items())
         print(f"Unmatched costs, by J on {len(tuning)} other clips: {costs}")
     print(f"Features: {path}")
+    if arguments.export is not None:
+        export_features(path, arguments.export)
+        print(f"Features alone: {arguments.export}")
 
 
 def _training_clips(arguments: argparse.Namespace, seed: int) -> tuple[list[Clip], list[Clip]]:
@@ -380,12 +221,12 @@ def _training_clips(arguments: argparse.Namespace, seed: int) -> tuple[list[Clip
     if count is not None and count < 0:
         raise ValueError(f"--tuning-clips: got {count}, wanted 0 or more")
     if arguments.data is None:
-        count = _TUNING_CLIPS if count is None else count
+        count = TUNING_CLIPS if count is None else count
         clips = [SyntheticClip(1000 * seed + i) for i in range(arguments.train_clips)]
         tuning = [SyntheticClip(_FIRST_TUNING_SEED + 1000 * seed + i) for i in range(count)]
     else:
         clips = _read_clips(arguments)
-        count = min(_TUNING_CLIPS, len(clips) // 5) if count is None else count
+        count = min(TUNING_CLIPS, len(clips) // 5) if count is None else count
         if count >= len(clips):
             raise ValueError(f"--tuning-clips: got {count} of {len(clips)} clips, which leaves none to train on")
         clips, tuning = clips[: len(clips) - count], clips[len(clips) - count :]
@@ -600,6 +441,17 @@ def _scores_csv(scores: Scores) -> str:
     return buffer.getvalue()
 
 
+def run_track(arguments: argparse.Namespace) -> None:
+    """Follow objects through a video of one's own."""
+    from demos.vos.track import track_video
+
+    device = checked_device(arguments.device)
+    track_video(arguments, _checkpoint(arguments.features), device)
+
+
+_COMMANDS = {"demo": run_demo, "train": run_train, "eval": run_eval, "track": run_track}
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; wrong options end it with status 2 and one line that says what was wrong."""
     words = sys.argv[1:] if arguments is None else arguments
@@ -609,7 +461,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
             raise ValueError(f"{missing[0]} is not installed; wanted: pip install '.[demos]' in the project's folder")
-        options.run(options)
+        _COMMANDS[options.command](options)
     except ValueError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2

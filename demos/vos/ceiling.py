@@ -42,18 +42,19 @@ def best_choice(truth: Labels, masks: Bools, objects: Iterable[int]) -> Choice:
     result = np.zeros_like(truth)
     if not present or not len(masks):
         return Choice(result, True)
-    areas, of_objects, of_masks = _atoms(truth, masks, present)
-    of_truth, covered = of_objects.astype(float), of_masks.astype(float)
-    both = (of_truth * areas) @ covered.T  # (n, m): pixels that object and proposal share
-    objects_area, masks_area = of_truth @ areas, covered @ areas
+    counted = masks & (truth != VOID)
+    masks_area = counted.sum((1, 2))
+    both = np.stack([counted[:, truth == label].sum(1) for label in present])  # (n, m): pixels that they share
     if not both.any():
         return Choice(result, True)
+    objects_area = np.array([(truth == label).sum() for label in present])
     J = both / (objects_area[:, None] + masks_area - both)
     rows, columns = linear_sum_assignment(J, maximize=True)
     found = [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if J[i, j] > 0]
     exact = True
-    if (covered.sum(0) > 1).any():
-        search = _Search(areas, of_truth, covered, objects_area)
+    if len(present) > 1 and (counted.sum(0) > 1).any():
+        areas, of_truth, covered = _atoms(truth, masks, present)
+        search = _Search(areas, of_truth.astype(float), covered.astype(float), objects_area)
         found, exact = search.run(found)
     for i, j in reversed(found):
         result[masks[j]] = present[i]

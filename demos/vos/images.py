@@ -25,7 +25,7 @@ LABEL_SUFFIXES = (".png", ".bmp")
 
 def read_frame(path: Path) -> Frame:
     """A picture in RGB."""
-    with _open(path) as image:
+    with open_image(path) as image:
         return np.asarray(image.convert("RGB"))
 
 
@@ -39,7 +39,7 @@ def read_labels(path: Path, size: tuple[int, int] | None = None) -> Labels:
     Raises:
         ValueError: no such file; not an image; colours instead of labels; another size.
     """
-    with _open(path) as image:
+    with open_image(path) as image:
         if image.mode not in ("P", "L", "1"):
             raise ValueError(
                 f"{path}: got an image of mode {image.mode}, wanted a palette or greyscale image, whose values are labels"
@@ -89,12 +89,17 @@ PALETTE = _palette()
 """(256, 3), RGB."""
 
 
-def _open(path: Path) -> Image.Image:
+def open_image(path: Path) -> Image.Image:
+    """An image, read whole.
+
+    Raises:
+        ValueError: no such file; what is no image.
+    """
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     try:
         image = Image.open(path)
         image.load()
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: cannot be read as an image: {error}") from None
     return image

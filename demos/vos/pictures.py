@@ -36,9 +36,17 @@ def overlay(frame: Frame, labels: Labels, *, opacity: float = 0.5) -> Frame:
 
 
 def contact_sheet_png(
-    frames: Sequence[Frame], results: Mapping[str, Sequence[Labels]], *, times: Sequence[int], title: str = ""
+    frames: Sequence[Frame],
+    results: Mapping[str, Sequence[Labels]],
+    *,
+    times: Sequence[int],
+    names: Sequence[int] | None = None,
+    title: str = "",
 ) -> bytes:
-    """A PNG: a row for each result, a column for each of the times; objects are tinted, see `overlay`."""
+    """A PNG: a row for each result, a column for each of the times; objects are tinted, see `overlay`.
+
+    `names` are the numbers of these frames that are shown; the times if None.
+    """
     height, width = frames[0].shape[:2]
     wide = 2.1
     size = wide * len(times) + 0.3, (wide * height / width + 0.06) * len(results) + 0.7
@@ -52,7 +60,7 @@ def contact_sheet_png(
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
         row[0].set_ylabel(name, fontsize=9)
-    for axes, t in zip(panels[0], times, strict=True):
+    for axes, t in zip(panels[0], times if names is None else names, strict=True):
         axes.set_title(f"frame {t}", fontsize=9)
     figure.suptitle(title, fontsize=11)
     buffer = io.BytesIO()

@@ -14,7 +14,7 @@ import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from scipy import ndimage
 
 from demos.files import write_atomically
 from demos.vos.data import Clip, listed
-from demos.vos.images import LABEL_SUFFIXES, read_labels
+from demos.vos.images import LABEL_SUFFIXES, Frame, Labels, read_labels
 from demos.vos.pasted import PastedClip, shifted
 from demos.vos.synthetic import SyntheticClip
 
@@ -49,6 +49,13 @@ class Proposals:
         """The first `count`."""
         return Proposals(self.masks[:count], self.scores[:count])
 
+    def after(self, masks: NDArray[np.bool_]) -> Proposals:
+        """With other masks before them, of score 1."""
+        if not len(masks):
+            return self
+        scores = np.concatenate((np.ones(len(masks), dtype=np.float32), self.scores))
+        return Proposals(np.concatenate((masks, self.masks)), scores)
+
 
 class ProposalSource(ABC):
     """Gives the proposals of any frame."""
@@ -61,6 +68,20 @@ class ProposalSource(ABC):
     @abstractmethod
     def propose(self, clip: Clip, t: int) -> Proposals:
         """The proposals of frame t."""
+
+    def follower(self) -> Following | None:
+        """What makes further proposals from a tracker's own masks, one for each tracker; None if nothing does."""
+        return None
+
+
+class Following(Protocol):
+    """Proposals that depend on what a tracker has found."""
+
+    def keep(self, frame: Frame, labels: Labels) -> None:
+        """What the tracker says of a frame."""
+
+    def propose(self, frame: Frame) -> NDArray[np.bool_]:
+        """(n, H, W): masks for the next frame."""
 
 
 # --- proposals from files ---------------------------------------------------------------------------------------
@@ -172,12 +193,16 @@ def _decode(path: Path, entry: dict[str, Any], size: tuple[int, int]) -> NDArray
 
 
 def source_from(proposals: str | Path, *, top: int = 50, seed: int = 0) -> ProposalSource:
-    """The source that the option ``--proposals`` names: ``noisy``, or a folder of palette PNGs or of COCO JSON."""
+    """The source that the option ``--proposals`` names: ``noisy``, ``embedded``, or a folder of palette PNGs or COCO JSON."""
     if str(proposals) == "noisy":
         return NoisyProposals(seed=seed, top=top)
+    if str(proposals) == "embedded":
+        from demos.vos.embedded import EmbeddedProposals
+
+        return EmbeddedProposals(top=top)
     root = Path(proposals)
     if not root.is_dir():
-        raise ValueError(f"proposals: {root} is no folder; wanted one of palette PNGs or COCO JSON, or noisy")
+        raise ValueError(f"proposals: {root} is no folder; wanted one of palette PNGs or COCO JSON, noisy or embedded")
     is_coco = any(path.suffix == ".json" for path in listed(root))
     return PastedProposals(CocoProposals(root, top=top) if is_coco else PaletteProposals(root, top=top), top=top)
 
@@ -378,6 +403,10 @@ class MaskRCNNProposals(ProposalSource):
                 state = load_file(path)
             else:
                 state = torch.load(path, map_location="cpu", weights_only=True)
+            own = self.network.state_dict()
+            wrong = [name for name, value in own.items() if name in state and state[name].dtype != value.dtype]
+            if wrong:
+                raise TypeError(f"{wrong[0]} is {state[wrong[0]].dtype}, wanted {own[wrong[0]].dtype}")
             self.network.load_state_dict(state)
         except (RuntimeError, SafetensorError, TypeError, AttributeError, OSError, pickle.UnpicklingError) as error:
             raise ValueError(f"weights: {path} does not fit the network: {str(error).splitlines()[0]}") from None
@@ -388,9 +417,13 @@ class MaskRCNNProposals(ProposalSource):
     def identity(self) -> str:
         return self._identity
 
-    @torch.no_grad()
     def propose(self, clip: Clip, t: int) -> Proposals:
-        image = torch.from_numpy(clip.frame(t).copy()).permute(2, 0, 1).float().div(255)
+        return self.look(clip.frame(t))
+
+    @torch.no_grad()
+    def look(self, frame: Frame) -> Proposals:
+        """The proposals of a picture."""
+        image = torch.from_numpy(frame.copy()).permute(2, 0, 1).float().div(255)
         found = self.network([image.to(self.device)])[0]
         masks = (found["masks"][:, 0] > 0.5).cpu().numpy()
         return Proposals(masks, found["scores"].cpu().numpy())
@@ -418,6 +451,9 @@ class CachedProposals(ProposalSource):
     def identity(self) -> str:
         return self.source.identity
 
+    def follower(self) -> Following | None:
+        return self.source.follower()
+
     def propose(self, clip: Clip, t: int) -> Proposals:
         path = self.root / clip.name / f"{clip.frame_names[t]}.safetensors"
         meta = {"format": _FORMAT, "source": self.identity, "size": json.dumps(clip.size)}
@@ -443,8 +479,13 @@ def _read(path: Path, wanted: dict[str, str], size: tuple[int, int]) -> Proposal
             raise ValueError(
                 f"{path}: got a cache with the {name} {found.get(name)!r}, wanted {value!r}; give another folder, or remove it"
             )
-    masks = np.unpackbits(tensors["bits"], axis=1, count=size[0] * size[1])
-    return Proposals(masks.reshape(-1, *size).astype(bool), tensors["scores"])
+    bits, scores = tensors["bits"], tensors["scores"]
+    if bits.dtype != np.uint8 or bits.shape != (len(scores), -(-size[0] * size[1] // 8)) or scores.dtype != np.float32:
+        raise ValueError(
+            f"{path}: got bits {bits.dtype} {bits.shape} and scores {scores.dtype} {scores.shape}, which are no cache"
+        )
+    masks = np.unpackbits(bits, axis=1, count=size[0] * size[1])
+    return Proposals(masks.reshape(-1, *size).astype(bool), scores)
 
 
 def _checked_top(top: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -75,6 +76,8 @@ class Tracker:
         self._before = torch.zeros(0)  # (n, H, W): the refined masks of the frame before
         self._remembered = torch.zeros(0)  # (n, 2, width): see Refinement.remember
         self.objects: list[int] = []
+        self.costs: list[float] = []
+        """Of each object in the last step: the cost of the proposal that it was matched with, NaN if it stayed unmatched."""
         self._looks = torch.zeros(0)  # (2, n, d): first and last
         self._masks = torch.zeros(0)  # (n, h, w): where the object was last
 
@@ -101,6 +104,18 @@ class Tracker:
             self._state = state if first else [(torch.cat((a, c)), torch.cat((b, d))) for (a, b), (c, d) in pairs]
         self.objects += objects
 
+    def state(self) -> dict[str, Tensor]:
+        """What `restore` needs to go on later. A refinement's memory is not part of it."""
+        if self.refinement is not None:
+            raise ValueError("refined: the state of a refinement is not kept")
+        return {"objects": torch.tensor(self.objects), "looks": self._looks, "masks": self._masks}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on as the tracker that the state is of."""
+        device = self.features.mean.device
+        self.objects = state["objects"].tolist()
+        self._looks, self._masks = state["looks"].to(device), state["masks"].to(device)
+
     @torch.no_grad()
     def step(self, observation: Observation) -> Labels:
         """The labels of a frame, (H, W)."""
@@ -108,9 +123,12 @@ class Tracker:
         if not self.objects:
             return np.zeros((height, width), dtype=np.uint8)
         X, cost = self.matching(self._looks, self._masks, observation.features, observation.small)
+        self.costs = [math.nan] * len(self.objects)
         if len(observation.masks):
             weight, best = X.max(-1)
-            sure = (weight > 0.5) & (cost.gather(-1, best[:, None])[:, 0] <= self.matching.config.confident_cost)
+            of_best = cost.gather(-1, best[:, None])[:, 0]
+            self.costs = torch.where(weight > 0.5, of_best, math.nan).tolist()
+            sure = (weight > 0.5) & (of_best <= self.matching.config.confident_cost)
             self._looks[1, sure] = observation.features[best[sure]]
             self._masks = torch.where(sure[:, None, None], observation.small[best], self._masks)
         pasted = paste(X, observation.masks)
@@ -161,23 +179,29 @@ def track(
         By name, labels (T, H, W). Where an object is given, its mask is the given one.
     """
     trackers = {name: Tracker(*method) for name, method in methods.items()}
+    followers = {name: source.follower() for name in methods}
     results = {name: np.zeros((len(clip), *clip.size), dtype=np.uint8) for name in methods}
     for t in range(len(clip)):
         frame, proposals = clip.frame(t), source.propose(clip, t)
         given = clip.given.get(t, ())
         labels = clip.labels(t) if given else None
         seen: dict[int, Observation] = {}
+        offered = proposals
         for name, tracker in trackers.items():
-            key = id(tracker.features)
-            if key not in seen:
+            key, follower = id(tracker.features), followers[name]
+            if follower is not None:  # each tracker has proposals of its own
+                followed = follower.propose(frame)
+                offered = offered.after(followed)
+                seen[key] = observe(tracker.features, frame, proposals.after(followed))
+            elif key not in seen:
                 seen[key] = observe(tracker.features, frame, proposals)
             results[name][t] = tracker.step(seen[key])
             if labels is not None:
                 tracker.add(seen[key], labels, given)
-        if labels is not None:
-            inside = np.isin(labels, given)
-            for result in results.values():
-                result[t][inside] = labels[inside]
-        watch(t, proposals)
+                inside = np.isin(labels, given)
+                results[name][t][inside] = labels[inside]
+            if follower is not None:
+                follower.keep(frame, results[name][t])
+        watch(t, offered)
         progress()
     return results

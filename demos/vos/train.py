@@ -381,15 +381,37 @@ class Trainer:
 def load_features(path: Path, *, device: torch.device | str = "cpu") -> Features:
     """The features of a checkpoint, ready to track with."""
     metadata, tensors = _read(path)
-    features = Features(ModelConfig(**json.loads(metadata["model"])))
-    features.load_state_dict(with_prefix(tensors, "model.features."))
+    weights = with_prefix(tensors, "model.features.")
+    try:
+        features = Features(ModelConfig(**json.loads(metadata["model"])))
+        wrong = [
+            name
+            for name, value in features.state_dict().items()
+            if name in weights and weights[name].dtype != value.dtype
+        ]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is {weights[wrong[0]].dtype}")
+        features.load_state_dict(weights)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"checkpoint: {path} does not hold features: {str(error).splitlines()[0]}") from None
     return features.to(device).eval()
+
+
+def export_features(checkpoint: Path, path: Path) -> None:
+    """Write the features of a checkpoint to a file of their own, without what only a training needs."""
+    metadata, tensors = _read(checkpoint)
+    kept = {name: value for name, value in tensors.items() if name.startswith("model.features.")}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, save(kept, metadata))
 
 
 def load_unmatched_costs(path: Path) -> dict[str, float]:
     """By kind of matching, the unmatched cost that was chosen for the features of a checkpoint; empty if none was."""
-    costs: dict[str, float] = json.loads(_read(path)[0]["unmatched_costs"])
-    return costs
+    try:
+        costs = json.loads(_read(path)[0].get("unmatched_costs", "{}"))
+        return {str(kind): float(cost) for kind, cost in costs.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"checkpoint: {path} has unmatched costs that cannot be read: {error}") from None
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
