@@ -50,7 +50,7 @@ class _Cache:
 
     numba makes the folder as soon as a function is declared, raises where no folder can be written, and passes on whatever
     unpickling a damaged file or writing to a full disk raises. It also looks at the function's own file only: the stamp here
-    is that of all files of the package, as kernels call helpers of other files.
+    is that of all files of its folder and of this one, as kernels call helpers there.
     """
 
     def __init__(self, function):
@@ -64,7 +64,7 @@ class _Cache:
             try:
                 self._cache = FunctionCache(self._function)
                 index = self._cache._cache_file
-                index._source_stamp = (index._source_stamp, _package_stamp())
+                index._source_stamp = (index._source_stamp, _stamp(Path(self._function.__code__.co_filename).parent))
             except Exception as error:
                 _warn_once(error)
         return self._cache
@@ -111,11 +111,10 @@ class _Cache:
 
 
 @functools.cache
-def _package_stamp():
-    """Changes when a file of the package does."""
-    folder = Path(__file__).parent
-    stats = ((path, path.stat()) for path in sorted(folder.rglob("*.py")))
-    return tuple((str(path.relative_to(folder)), stat.st_mtime_ns, stat.st_size) for path, stat in stats)
+def _stamp(folder):
+    """Changes when a helper does that the kernels of a folder may call."""
+    stats = ((path, path.stat()) for path in (Path(__file__), *sorted(folder.glob("*.py"))))
+    return tuple((path.name, stat.st_mtime_ns, stat.st_size) for path, stat in stats)
 
 
 @functools.cache
