@@ -10,11 +10,19 @@ from difflayers import functional, inference, maxsat, metrics
 from difflayers._backends import backends
 from difflayers._distribution import warn_of_other_project
 from difflayers.inference import Domains
-from difflayers.nn import DMMMatching, ExactMatching, MaskMatchingCost, QuadraticMatching, SATNet
+from difflayers.nn import (
+    DMMMatching,
+    EntropicMatching,
+    ExactMatching,
+    MaskMatchingCost,
+    QuadraticMatching,
+    SATNet,
+)
 
 __all__ = [
     "DMMMatching",
     "Domains",
+    "EntropicMatching",
     "ExactMatching",
     "MaskMatchingCost",
     "QuadraticMatching",

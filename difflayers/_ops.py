@@ -1,7 +1,7 @@
 """What the operators of all layers share: their library, autocast, and how torch.vmap folds a batch."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -58,10 +58,35 @@ def traceable(both_ways: Any, backward_only: Any) -> Any:
     return backward_only if torch.compiler.is_compiling() else both_ways
 
 
+class Rules(NamedTuple):
+    """An autograd function that has a rule for forward mode, and the same without, since torch.compile traces no other."""
+
+    whole: Any
+    traced: Any
+
+    def apply(self, *args: Any) -> Any:
+        """As of the function."""
+        if torch.compiler.is_compiling():
+            return self.traced.apply(*args)
+        stack = torch._C._functorch.get_interpreter_stack() or ()
+        if sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack) > 1:
+            raise NotImplementedError(
+                "torch passes no forward mode through the forward mode of an autograd function: for second derivatives use "
+                "torch.func.hessian, or jacfwd of jacrev"
+            )
+        return self.whole.apply(*args)
+
+
+def forward_mode(function: type[torch.autograd.Function]) -> Rules:
+    """The decorator of a function that has a rule for forward mode (`jvp`)."""
+    without = {"jvp": staticmethod(torch.autograd.Function.jvp)}
+    return Rules(function, type(function.__name__, (function,), without))
+
+
 def fold(arg: Tensor, dim: int | None, size: int) -> Tensor:
     """The mapped dimension, put in front of the batch and made one with it."""
     arg = arg.unsqueeze(0).expand(size, *arg.shape) if dim is None else arg.movedim(dim, 0)
-    return arg.reshape(-1, *arg.shape[2:])
+    return arg.reshape(arg.shape[0] * arg.shape[1], *arg.shape[2:])
 
 
 def unfold(result: Tensor, size: int) -> Tensor:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from difflayers._distribution import needs
 from difflayers.functional._satnet import default_k, random_start
-from difflayers.matching.problems import Problems, prepare
+from difflayers.matching.entropic.problems import add_births, sums
+from difflayers.matching.problems import Problems, prepare, proposals_of
 from difflayers.satnet.oracle import free_coordinates, relax_inputs
 
 try:
@@ -17,7 +18,7 @@ try:
 except ImportError as error:
     raise ImportError(needs("difflayers.verify", "cvxpy")) from error
 
-__all__ = ["MatchingSolution", "SDPSolution", "matching_lp", "quadratic_matching", "satnet"]
+__all__ = ["MatchingSolution", "SDPSolution", "entropic_matching", "matching_lp", "quadratic_matching", "satnet"]
 
 
 class SDPSolution(NamedTuple):
@@ -170,6 +171,67 @@ def quadratic_matching(
         True
     """
     return _matching(prepare("cost", cost, template_mask, proposal_mask, unmatched_cost), gamma)
+
+
+def entropic_matching(
+    cost: Tensor,
+    epsilon: float = 0.05,
+    template_mask: Tensor | None = None,
+    proposal_mask: Tensor | None = None,
+    *,
+    unmatched_cost: float | Tensor | None = None,
+    unmatched_proposal_cost: float | Tensor | None = None,
+) -> MatchingSolution:
+    r"""What `functional.entropic_matching` solves, by cvxpy (Clarabel, exponential cones, to about 1e-8).
+
+    .. math:: \min_X \langle C, X \rangle + \varepsilon \sum_{ij} X_{ij} (\log X_{ij} - 1) \quad \text{s.t. }
+       X \mathbf 1 = \mathbf 1,\; X^\top \mathbf 1 \le \mathbf 1
+
+    Args:
+        cost, epsilon, template_mask, proposal_mask, unmatched_cost, unmatched_proposal_cost: as for
+            `functional.entropic_matching`.
+
+    Returns:
+        A `MatchingSolution`.
+
+    Raises:
+        RuntimeError: Clarabel did not reach its tolerance, or there is no feasible X.
+
+    Example:
+        >>> import torch
+        >>> from difflayers import functional, verify
+        >>> cost = torch.rand(3, 5, dtype=torch.float64)
+        >>> difference = functional.entropic_matching(cost, 0.1) - verify.entropic_matching(cost, 0.1).X
+        >>> bool(difference.abs().max() < 1e-5)
+        True
+    """
+    problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
+    proposals = proposals_of(problems, proposal_mask)
+    births = unmatched_proposal_cost is not None
+    table = problems.cost
+    if unmatched_proposal_cost is not None:
+        table = add_births(problems, proposals, unmatched_proposal_cost)
+    wanted = sums(problems.templates, proposals, problems.slack, births)
+    X = torch.zeros(table.shape, dtype=torch.float64)
+    objective = torch.zeros(len(X), dtype=torch.float64)
+    for b, c in enumerate(table.detach().double().numpy()):
+        i, j = np.nonzero(np.isfinite(c))
+        if len(i) == 0:
+            continue
+        x = cvxpy.Variable(len(i))
+        constraints = []
+        for sizes, index, equal in ((wanted.rows[b].numpy(), i, True), (wanted.columns[b].numpy(), j, births)):
+            bounded = np.flatnonzero(np.isfinite(sizes))
+            total = (bounded[:, None] == index).astype(float) @ x
+            constraints.append(total == sizes[bounded] if equal else total <= sizes[bounded])
+        value = c[i, j] @ x - epsilon * cvxpy.sum(cvxpy.entr(x)) - epsilon * cvxpy.sum(x)
+        problem = cvxpy.Problem(cvxpy.Minimize(value), constraints)
+        problem.solve(solver="CLARABEL", tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10, max_iter=200)
+        if problem.status not in ("optimal", "optimal_inaccurate"):
+            raise RuntimeError(f"Clarabel did not solve problem {b}: {problem.status}")
+        X[b, i, j], objective[b] = torch.from_numpy(x.value), float(problem.value)
+    n = problems.shape[-2]
+    return MatchingSolution(problems.restore(X[:, :n]).double(), objective.reshape(problems.shape[:-2]))
 
 
 def _matching(problems: Problems, gamma: float) -> MatchingSolution:

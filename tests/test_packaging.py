@@ -12,7 +12,7 @@ import pytest
 import difflayers
 
 ROOT = Path(__file__).parents[1]
-CUDA_SOURCES = ["README.md", "common.cuh", "dmm.cu", "mixing.cu", "quadratic.cu"]
+CUDA_SOURCES = ["README.md", "common.cuh", "dmm.cu", "entropic.cu", "mixing.cu", "quadratic.cu"]
 
 
 def test_package_data_is_found_in_this_installation() -> None:

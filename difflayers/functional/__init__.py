@@ -2,6 +2,7 @@
 
 from difflayers.functional._clauses import Relation, clauses_to_S, hyperplane_rounding, relations
 from difflayers.functional._dmm import DMMSolution, dmm_matching, solve_dmm
+from difflayers.functional._entropic import EntropicSolution, entropic_matching, solve_entropic
 from difflayers.functional._exact import ExactSolution, assign, exact_matching, hungarian, solve_exact
 from difflayers.functional._greedy import greedy_matching
 from difflayers.functional._matching_loss import matching_loss
@@ -16,6 +17,7 @@ from difflayers.matching.cost import mask_iou, mask_matching_cost
 
 __all__ = [
     "DMMSolution",
+    "EntropicSolution",
     "ExactSolution",
     "QuadraticSolution",
     "Relation",
@@ -24,6 +26,7 @@ __all__ = [
     "clauses_to_S",
     "default_k",
     "dmm_matching",
+    "entropic_matching",
     "exact_matching",
     "greedy_matching",
     "hungarian",
@@ -37,6 +40,7 @@ __all__ = [
     "satnet",
     "satnet_vectors",
     "solve_dmm",
+    "solve_entropic",
     "solve_exact",
     "solve_quadratic",
     "solve_satnet",

@@ -100,6 +100,14 @@ def prepare(
     return Problems(flat, templates.reshape(size, n), unmatched_cost is not None, shape, dtype)
 
 
+def proposals_of(problems: Problems, proposal_mask: Tensor | None) -> Tensor:
+    """The proposals that are there, (B, m), bool. (Templates: `Problems.templates`.)"""
+    cost, shape = problems.cost, (*problems.shape[:-2], problems.shape[-1])
+    if proposal_mask is None:
+        return torch.ones(cost.shape[0], shape[-1], dtype=torch.bool, device=cost.device)
+    return (proposal_mask != 0).broadcast_to(shape).reshape(cost.shape[0], shape[-1])
+
+
 def _mask(name: str, mask: Tensor, shape: tuple[int, ...], other: str, device: torch.device) -> Tensor:
     """A mask as bool, broadcast over the batch."""
     shape = tuple(shape)

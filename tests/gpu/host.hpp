@@ -21,7 +21,7 @@
 #define __launch_bounds__(...)
 #define SHARED_MEMORY(name) unsigned char* const name = host::shared_memory
 
-using std::atan2; using std::fabs; using std::fma; using std::frexp; using std::isfinite; using std::ldexp; using std::sin; using std::sqrt;
+using std::atan2; using std::exp; using std::fabs; using std::fma; using std::frexp; using std::isfinite; using std::ldexp; using std::log; using std::sin; using std::sqrt;
 
 struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };

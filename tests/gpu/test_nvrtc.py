@@ -9,6 +9,7 @@ from host_device import signatures
 
 from difflayers import _cuda
 from difflayers.matching.dmm.cuda import dmm_geometry
+from difflayers.matching.entropic.cuda import entropic_geometry
 from difflayers.matching.exact.cuda import exact_geometry
 from difflayers.matching.quadratic.cuda import quadratic_geometry
 from difflayers.satnet import cuda as satnet
@@ -28,6 +29,7 @@ def programs(arch: str, dtype: torch.dtype) -> list[_cuda.Program]:
         _cuda.program("gram.cu", dtype, WARPS=satnet._GRAM_WARPS),
         satnet.geometry(1030, 32, dtype, limit, capability).program(dtype),
         dmm_geometry(n, m, dtype, limit).program("dmm.cu", dtype),
+        entropic_geometry(n, m, dtype, limit).program("entropic.cu", dtype),
         quadratic_geometry(n, m, dtype, limit).program("quadratic.cu", dtype),
         exact_geometry(n, m, dtype, limit).program("exact.cu", dtype),
     ]
