@@ -1,9 +1,9 @@
 """Differentiable optimization layers for PyTorch: SATNet, and matching.
 
-`SATNet` (a MAXSAT instance with learnable clauses), `DMMMatching`, `QuadraticMatching` and `ExactMatching` (bipartite
-matching) are the layers as modules, `MaskMatchingCost` a cost for matching, `functional` holds the same as functions.
-`inference` and `Domains` find out what a trained SATNet knows. `backends()` says which kernels this machine runs, and
-`difflayers.verify` (the extra ``verify``) solves the same problems with cvxpy.
+`SATNet` (a MAXSAT instance with learnable clauses), `DMMMatching`, `QuadraticMatching`, `EntropicMatching` and
+`ExactMatching` (bipartite matching) are the layers as modules, `MaskMatchingCost` a cost for matching, `functional` holds the
+same as functions. `inference` and `Domains` find out what a trained SATNet knows. `backends()` says which kernels this
+machine runs, and `difflayers.verify` (the extra ``verify``) solves the same problems with cvxpy.
 """
 
 from difflayers import functional, inference, maxsat, metrics
