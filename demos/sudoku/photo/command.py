@@ -73,7 +73,7 @@ def add_commands(commands: argparse._SubParsersAction[Any]) -> None:
     study = commands.add_parser(
         "photo-study",
         help="measure reading and decoding of photographs whose truth is known",
-        description="Compare the reader alone, one pass of the layer, search, and joint decoding; also with every 10th "
+        description="Compare the reader alone, one pass of the layer, and joint decoding; also with every 10th "
         "given hidden or misread on purpose. Each photograph is read by the reader of its fold, which "
         "photo-train has made, or all by one reader (--reader).",
     )

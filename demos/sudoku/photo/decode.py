@@ -44,7 +44,7 @@ MOST_OVERRULED = 0.15
 """And if it agrees with all but this share of the digits that were read."""
 BOARDS = 10
 """So many boards are weighed against each other."""
-FAR = 12.0
+FAR = 7.0
 """Those that are so much, in log-probability, behind the best are not."""
 _SCALE = 1000  # MAXSAT has integer weights
 
@@ -166,18 +166,25 @@ class Decoder:
                     problem.wght.append(rounded)
         problem.topw = sum(problem.wght) + 1
         with RC2(problem) as solver:
-            boards: list[Int8Array] = []
-            while len(boards) < BOARDS and (model := solver.compute()) is not None:
-                true = [bit for bit in model[: 9 * 81] if bit > 0]
-                boards.append(np.array([(bit - 1) % 9 + 1 for bit in sorted(true)], np.int8))
-                if len(boards) == 1:
-                    least = solver.cost
-                elif solver.cost > least + _SCALE * FAR:
-                    break  # the others are less probable still
-                solver.add_clause([-bit for bit in true])
-        if not boards:
+            model, least = solver.compute(), solver.cost
+        if model is None:
             raise UnsolvableError("the learnt rules allow no board")
+        boards = [_board(model)]
+        # No board that counts breaks a clause that alone costs more than the best board and FAR: these are hard from now on.
+        most = least + _SCALE * FAR
+        problem.hard += [clause for clause, weight in zip(problem.soft, problem.wght, strict=True) if weight > most]
+        rest = [(clause, weight) for clause, weight in zip(problem.soft, problem.wght, strict=True) if weight <= most]
+        problem.soft, problem.wght = [clause for clause, _ in rest], [weight for _, weight in rest]
+        problem.hard.append([-bit for bit in model[: 9 * 81] if bit > 0])
+        with RC2(problem) as solver:
+            while len(boards) < BOARDS and (model := solver.compute()) is not None and solver.cost <= most:
+                boards.append(_board(model))
+                solver.add_clause([-bit for bit in model[: 9 * 81] if bit > 0])
         return np.stack(boards)
+
+
+def _board(model: list[int]) -> Int8Array:
+    return np.array([(bit - 1) % 9 + 1 for bit in model[: 9 * 81] if bit > 0], np.int8)
 
 
 def weigh(p: NDArray[np.float64], boards: Int8Array) -> NDArray[np.float64]:
