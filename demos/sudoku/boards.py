@@ -16,6 +16,7 @@ Int8Array = NDArray[np.int8]
 BOXES = (2, 3)
 """The supported box sizes: 4x4 and 9x9 boards."""
 
+_BLANKS = "._-*?"
 _BOLD, _RESET = "\x1b[1;32m", "\x1b[0m"
 
 
@@ -86,7 +87,7 @@ def conflicts(boards: Int8Array) -> NDArray[np.bool_]:
 
 
 def parse_board(text: str) -> Int8Array:
-    """Read one board from ``N ** 2`` characters: digits, with ``0`` or ``.`` for a blank cell.
+    """Read one board from ``N ** 2`` characters: digits, with ``0`` or one of ``._-*?`` for a blank cell.
 
     Raises ``ValueError`` saying what came and what is wanted.
     """
@@ -94,12 +95,13 @@ def parse_board(text: str) -> Int8Array:
     if len(text) not in [box**4 for box in BOXES]:
         raise ValueError(f"{len(text)} characters in {_shorten(text)!r}: wanted 16 (4x4) or 81 (9x9)")
     size = box_of(len(text)) ** 2
-    digits = np.frombuffer(text.encode("ascii", "replace").replace(b".", b"0"), np.uint8) - ord("0")
+    plain = text.translate(str.maketrans(dict.fromkeys(_BLANKS, "0"))).encode("ascii", "replace")
+    digits = np.frombuffer(plain, np.uint8) - ord("0")
     wrong = np.flatnonzero(digits > size)  # characters below "0" have wrapped round
     if len(wrong):
         raise ValueError(
             f"character {text[wrong[0]]!r} at position {wrong[0] + 1} of {_shorten(text)!r}: "
-            f"wanted 1 to {size}, or 0 or . for a blank"
+            f"wanted 1 to {size}, or 0 or one of {_BLANKS} for a blank"
         )
     return digits.astype(np.int8)
 

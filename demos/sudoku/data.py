@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from demos.files import write_atomically
 from demos.sudoku.boards import Boards, Int8Array, box_of, conflicts, format_line, obeys_rules, parse_board
 from demos.sudoku.config import TrainConfig
 from demos.sudoku.generator import generate_split
@@ -87,17 +88,25 @@ def _find_columns(path: Path, first_row: list[str], wanted: tuple[str, ...]) -> 
     positions = [next((i for i, n in enumerate(names) if n in _COLUMN_NAMES[column]), -1) for column in wanted]
     if -1 not in positions:
         return positions, True
-    if set(names[0]) <= set("0123456789."):  # a board: there is no header
+    if set(names[0]) <= set("0123456789._-*?"):  # a board: there is no header
         return list(range(len(wanted))), False
     raise ValueError(f"{path}, line 1: got the header {','.join(first_row)!r}, wanted a column {' and '.join(wanted)}")
 
 
 def _read_columns(path: Path, wanted: tuple[str, ...]) -> Iterator[tuple[int, list[Int8Array]]]:
     """Yield for each row its line number and the boards in the wanted columns, all of one size."""
-    reader = csv.reader(io.StringIO(_read_text(path)))
+    text = _read_text(path).replace("\r\n", "\n").replace("\r", "\n")
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    reader = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=first.count))
     columns: list[int] | None = None
     cells: int | None = None
-    for row in reader:
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
+        if row is None:
+            return
         if not "".join(row).strip():
             continue
         if columns is None:
@@ -123,9 +132,9 @@ def _read_columns(path: Path, wanted: tuple[str, ...]) -> Iterator[tuple[int, li
 def read_csv(path: str | Path, box: int | None = None) -> Boards:
     """Read boards from a CSV file, plain or gzipped.
 
-    Its columns ``puzzle`` and ``solution`` hold boards row by row, 0 or ``.`` for a blank cell. Other columns
-    are ignored. Without a header these are the first two columns. Raises ``ValueError``, naming the line,
-    where a solution breaks the rules of Sudoku or contradicts its puzzle.
+    Its columns ``puzzle`` and ``solution`` hold boards row by row, 0 or one of ``._-*?`` for a blank cell. They are separated
+    by commas, semicolons or tabs. Other columns are ignored. Without a header these are the first two columns. Raises
+    ``ValueError``, naming the line, where a solution breaks the rules of Sudoku or contradicts its puzzle.
     """
     path = Path(path)
     rows = list(_read_columns(path, ("puzzle", "solution")))
@@ -169,7 +178,7 @@ def write_csv(boards: Boards, path: str | Path) -> None:
     lines += [f"{format_line(p)},{format_line(s)}" for p, s in zip(boards.puzzles, boards.solutions, strict=True)]
     raw = ("\n".join(lines) + "\n").encode()
     # mtime=0: the same boards make the same file.
-    Path(path).write_bytes(gzip.compress(raw, mtime=0) if str(path).endswith(".gz") else raw)
+    write_atomically(Path(path), gzip.compress(raw, mtime=0) if str(path).endswith(".gz") else raw)
 
 
 # --- training and test boards -------------------------------------------------------------------------------

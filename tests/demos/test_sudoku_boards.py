@@ -72,8 +72,11 @@ def test_parse_and_format_round_trip() -> None:
         ("123", "3 characters in '123': wanted 16 (4x4) or 81 (9x9)"),
         ("1" * 80, "80 characters"),
         ("123434122143432x", "character 'x' at position 16"),
-        ("5234341221434321", "character '5' at position 1 of '5234341221434321': wanted 1 to 4, or 0 or ."),
-        ("-234341221434321", "character '-' at position 1"),
+        (
+            "5234341221434321",
+            "character '5' at position 1 of '5234341221434321': wanted 1 to 4, or 0 or one of ._-*? for a blank",
+        ),
+        ("/234341221434321", "character '/' at position 1"),
         ("\N{SUPERSCRIPT TWO}234341221434321", "at position 1"),
     ],
 )

@@ -89,6 +89,10 @@ def test_csv_round_trip(tmp_path: Path, name: str) -> None:
         f"{PUZZLE},{SOLVED}\n",
         f"\ufeffid,Solution,Puzzle,rating\r\n7,{SOLVED},{PUZZLE},1.5\r\n\r\n",
         f"quizzes,solutions\n{PUZZLE.replace('.', '0')},{SOLVED}",
+        *(f"puzzle,solution\n{PUZZLE.replace('.', blank)},{SOLVED}\n" for blank in "_-*?"),
+        f"puzzle;solution\n{PUZZLE};{SOLVED}\n",
+        f"{PUZZLE}\t{SOLVED}\n",
+        f"puzzle,solution\r{PUZZLE},{SOLVED}\r",
     ],
 )
 def test_csv_dialects(tmp_path: Path, text: str) -> None:
@@ -120,6 +124,7 @@ def test_csv_dialects(tmp_path: Path, text: str) -> None:
             f"puzzle,solution\n{PUZZLE},{SOLVED}\n{'.' * 81},{'.' * 81}\n",
             "line 3, puzzle: got 81 cells, wanted 16",
         ),
+        (f"puzzle,solution\n{PUZZLE},{SOLVED}\n{'1' * 200_000},2\n", "line 3: field larger than field limit"),
     ],
 )
 def test_csv_errors(tmp_path: Path, text: str, message: str) -> None:
