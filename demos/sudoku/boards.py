@@ -95,7 +95,7 @@ def parse_board(text: str) -> Int8Array:
     if len(text) not in [box**4 for box in BOXES]:
         raise ValueError(f"{len(text)} characters in {_shorten(text)!r}: wanted 16 (4x4) or 81 (9x9)")
     size = box_of(len(text)) ** 2
-    plain = text.translate(str.maketrans(dict.fromkeys(_BLANKS, "0"))).encode("ascii", "replace")
+    plain = text.translate(str.maketrans(_BLANKS, "0" * len(_BLANKS))).encode("ascii", "replace")
     digits = np.frombuffer(plain, np.uint8) - ord("0")
     wrong = np.flatnonzero(digits > size)  # characters below "0" have wrapped round
     if len(wrong):
