@@ -36,6 +36,16 @@ def test_version_and_extras_are_those_of_the_metadata() -> None:
     }
 
 
+def test_every_folder_of_the_package_is_listed() -> None:
+    listed = {
+        line.strip()
+        for line in (ROOT / "setup.cfg").read_text(encoding="utf-8").splitlines()
+        if line.startswith("    ")
+    }
+    folders = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "difflayers").rglob("__init__.py")}
+    assert folders <= listed, folders - listed
+
+
 @pytest.mark.slow
 def test_wheel_is_pure_and_holds_package_data(tmp_path: Path) -> None:
     """Builds it, which fetches setuptools."""
