@@ -129,8 +129,8 @@ def solve_entropic(
     """`entropic_matching`, with how the solver ended and the multipliers of rows and columns.
 
     Args:
-        cost, epsilon, template_mask, proposal_mask, unmatched_cost, unmatched_proposal_cost, tolerance, max_iter,
-            require_convergence: as for `entropic_matching`.
+        cost, epsilon, template_mask, proposal_mask, unmatched_cost, unmatched_proposal_cost: as for `entropic_matching`.
+        tolerance, max_iter, require_convergence: as for `entropic_matching`.
         start: `(row_multipliers, column_multipliers)` of problems much like these, (..., n) and (..., m), each broadcast over
             the batch: fewer passes, the same solution within the tolerance.
 

@@ -209,7 +209,7 @@ def solve_exact(
         >>> from difflayers import functional
         >>> solution = functional.solve_exact(torch.tensor([[0.0, 0.5, 1.0], [0.0, 0.75, 1.0]]))
         >>> float(solution.objective), solution.column_multipliers
-        (0.5, tensor([0.7500, 0.2500, 0.0000], dtype=torch.float64))
+        (0.5, tensor([0.7500, 0.1250, 0.0000], dtype=torch.float64))
     """
     problems, X, alpha, beta, scans = _solve(
         cost, template_mask, proposal_mask, unmatched_cost, gradient, strength, start=start, centered=True

@@ -46,7 +46,7 @@ def test_the_field_is_half_the_derivative() -> None:
     # x -> -x of one bit: -4 x pull, and 4 times its own square.
     x = 2 * bits[0] - 1
     torch.testing.assert_close(after - objective, 4 * S.square().sum(1) - 4 * x * pull[0], rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(objective, learnt_objective(net, random_boards(1)))
+    torch.testing.assert_close(objective, learnt_objective(net, random_boards(1)).to(objective.dtype))
 
 
 def test_local_search_ends_where_no_single_cell_lowers_the_objective() -> None:
@@ -57,7 +57,7 @@ def test_local_search_ends_where_no_single_cell_lowers_the_objective() -> None:
     assert passes == 2  # one to begin with, and one that finds that all the changes were as foreseen
     assert torch.equal(found[~blank], boards[~blank])
     assert (objective < learnt_objective(net, boards)).all()
-    torch.testing.assert_close(objective, learnt_objective(net, found))
+    torch.testing.assert_close(objective, learnt_objective(net, found).to(objective.dtype))
     for board, cells, lowest in zip(found, blank, objective, strict=True):
         others = board.repeat(int(cells.sum()) * 4, 1)
         for i, cell in enumerate(cells.nonzero()[:, 0]):
@@ -70,7 +70,7 @@ def test_local_search_with_auxiliary_variables_never_ends_higher() -> None:
     boards = random_boards(6)
     found, objective, passes = local_search(net, net.couplings(), boards, torch.ones(6, 16, dtype=torch.bool))
     assert (objective <= learnt_objective(net, boards) * 1.001).all() and passes > 1
-    torch.testing.assert_close(objective, learnt_objective(net, found), rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(objective, learnt_objective(net, found).to(objective.dtype), rtol=1e-2, atol=1e-2)
 
 
 def test_wrong_cells_of_solved_boards_are_mended() -> None:

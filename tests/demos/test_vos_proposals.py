@@ -187,7 +187,7 @@ def test_mask_rcnn(tmp_path: Path) -> None:
 
 
 def test_wrong_options(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is no folder; wanted one of palette PNGs or COCO JSON, or noisy"):
+    with pytest.raises(ValueError, match="is no folder; wanted one of palette PNGs or COCO JSON, noisy or embedded"):
         source_from(tmp_path / "none")
     assert isinstance(source_from("noisy"), NoisyProposals)
     for make in (

@@ -338,8 +338,11 @@ def test_threads_are_used(monkeypatch: pytest.MonkeyPatch, always_threads: None)
     assert len(seen) == 3 and threading.get_ident() not in seen and out.tolist() == list(range(7))
     seen.clear()
     torch.set_num_threads(1)
-    _backends.run_threads(kernel, [], [out], 1e9)
+    _backends.run_threads(kernel, [], [out], 1e8)
     assert seen == [threading.get_ident()]
+    seen.clear()
+    _backends.run_threads(kernel, [], [out], 1e9)  # long: one other thread, so that this one hears Ctrl-C
+    assert len(seen) == 1 and threading.get_ident() not in seen
 
 
 def test_error_on_a_thread_is_raised(always_threads: None) -> None:

@@ -196,7 +196,7 @@ def test_coordinate_descent_solves_the_system_of_theorem_1(prox_lam: float) -> N
 def test_gradients_are_differences_of_cvxpys_solution() -> None:
     """The layer's dS and dz against the SDP solver, differentiated numerically."""
     n, k, seed = 4, 6, 3
-    p = make_problem(1, n, 7, 1, k, truth=2, seed=5)
+    p = make_problem(1, n, 7, 1, k, truth=2, seed=4)  # one that cvxpy solves to 1e-8
     z, given = torch.tensor([0.2, 0.7, 0.0, 0.0], dtype=torch.float64), torch.tensor([True, True, False, False])
     dz = torch.tensor([0.0, 0.0, 1.0, -0.7], dtype=torch.float64)
 
