@@ -15,3 +15,5 @@ exclude_patterns = ["_build"]
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 autodoc_mock_imports = ["cvxpy"]
+# An argument called `n` in a docstring may also be the name of several attributes; it is no link then.
+suppress_warnings = ["ref.python"]
