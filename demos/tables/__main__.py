@@ -16,16 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
-from torch import Tensor
 
 from demos.command import run
 from demos.devices import checked_device
 from demos.files import write_atomically
-from demos.tables.model import Run, Training, load, train
+from demos.tables.model import Training, fill, load, train
 from demos.tables.table import domains_of, encode, read, write
-from difflayers.inference import search, solve_exactly
 
 
 @dataclass(frozen=True)
@@ -87,24 +84,6 @@ Command = (
 )
 
 
-def fill(learnt: Run, values: Tensor, given: Tensor, *, paths: int = 10, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Complete rows (count, columns): the values, and whether they break no learnt rule.
-
-    By the layer's search first, which takes likely values; where that finds nothing valid, by a SAT solver.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    found = search(
-        learnt.layer, learnt.domains, values, given, rules=learnt.rules, paths=paths, generator=generator, progress=True
-    )
-    filled, valid = found.values.clone(), found.accepted.clone()
-    if not valid.all():
-        rest = ~valid
-        exact = solve_exactly(learnt.rules, learnt.domains, values[rest], given[rest])
-        filled[rest] = torch.where(exact.satisfiable[:, None], exact.values, filled[rest])
-        valid[rest] = exact.satisfiable
-    return filled, valid
-
-
 def act(command: Train | Complete | Check | ListRules) -> int:
     """Do what the command line says."""
     if isinstance(command, Train):
@@ -114,6 +93,8 @@ def act(command: Train | Complete | Check | ListRules) -> int:
         command.output.mkdir(parents=True, exist_ok=True)
         learnt = train(domains, encode(rows, domains)[0], command.training, command.output, device)
         print(f"{len(rows.cells):,} rows, {len(domains)} columns, {domains.bits} bits: {len(learnt.rules):,} rules")
+        told = "tells" if learnt.limit.separates else "does not tell"
+        print(f"the learnt objective alone {told} valid rows from spoilt ones: {learnt.limit!r}")
         return 0
     learnt = load(command.run)
     if isinstance(command, Complete):
@@ -121,8 +102,9 @@ def act(command: Train | Complete | Check | ListRules) -> int:
             raise ValueError(f"--output: {command.output} exists; pass --overwrite to replace it")
         rows = read(command.file)
         values, given = encode(rows, learnt.domains)
-        filled, valid = fill(learnt, values, given, paths=command.paths, seed=command.seed)
-        write(command.output, rows, learnt.domains, filled, overwrite=command.overwrite)
+        filled = fill(learnt, values, given, paths=command.paths, seed=command.seed, progress=True)
+        valid = filled.accepted
+        write(command.output, rows, learnt.domains, filled.values, overwrite=command.overwrite)
         print(f"{int(valid.sum()):,} of {len(valid):,} rows break no learnt rule; written to {command.output}")
         for line in [line for line, fine in zip(rows.lines, valid.tolist(), strict=True) if not fine][:20]:
             print(f"  line {line}: its given cells break learnt rules, so any completion does")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,19 @@ from demos.checkpoints import read_checkpoint, with_prefix
 from demos.files import write_atomically
 from demos.schedule import set_cosine_rate
 from difflayers import Domains, SATNet
-from difflayers.inference import Rule, Rules, extract_rules
+from difflayers.inference import (
+    AcceptanceLimit,
+    Answers,
+    Rule,
+    Rules,
+    acceptance_limit,
+    extract_rules,
+    search,
+    solve_exactly,
+)
 
 CHECKPOINT = "checkpoint.safetensors"
-FORMAT = "difflayers-table-1"
+FORMAT = "difflayers-table-2"
 
 
 @dataclass(frozen=True)
@@ -35,8 +45,8 @@ class Training:
     batch_size: int = 50
     lr: float = 3e-3
     """The highest learning rate; it falls to 0 along half a cosine."""
-    longest: int = 3
-    """The longest rules that are looked for, in literals: 2 or 3."""
+    longest: int = 6
+    """The longest rules that are looked for, in literals: 2 to 8."""
     false_rules: float = 0.1
     """How many of the rules may be accidents, by expectation."""
     seed: int = 0
@@ -45,6 +55,13 @@ class Training:
         for name in ("epochs", "m", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')}: got {getattr(self, name)}, wanted 1 or more")
+        if self.aux < 0:
+            raise ValueError(f"--aux: got {self.aux}, wanted 0 or more")
+        if not 2 <= self.longest <= 8:
+            raise ValueError(f"--longest: got {self.longest}, wanted 2 to 8")
+        for name in ("lr", "false_rules"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"--{name.replace('_', '-')}: got {getattr(self, name)}, wanted more than 0")
 
 
 @dataclass(frozen=True)
@@ -54,29 +71,44 @@ class Run:
     domains: Domains
     layer: SATNet
     rules: Rules
+    limit: AcceptanceLimit
+    """Up to which learnt objective an answer is taken, and whether the objective tells right from wrong at all."""
+    seconds: float
+    """What training and the extraction of the rules took."""
 
 
-def train(domains: Domains, values: Tensor, options: Training, folder: Path, device: torch.device) -> Run:
+def train(
+    domains: Domains,
+    values: Tensor,
+    options: Training,
+    folder: Path,
+    device: torch.device,
+    *,
+    question: Tensor | None = None,
+) -> Run:
     """Learn the constraints of complete rows (count, columns); goes on where an earlier call with the same options ended.
 
-    In each row a random share of the cells is hidden, and the layer fills them in.
+    In each row a random share of the cells is hidden, and the layer fills them in. Columns of `question`, (columns,), bool,
+    are never hidden.
     """
     generator = torch.Generator().manual_seed(options.seed)
     layer = SATNet(domains.bits, options.m, options.aux, device=device)
     layer.reset_parameters(generator=generator)
     adam = torch.optim.Adam(layer.parameters(), lr=options.lr)
-    begun = 0
+    begun, spent = 0, 0.0
+    always = torch.zeros(len(domains), dtype=torch.bool) if question is None else question
     path = folder / CHECKPOINT
     if path.exists():
-        begun = _restore(path, domains, options, layer, adam, generator)
+        begun, spent = _restore(path, domains, options, layer, adam, generator)
     steps = options.epochs * -(-len(values) // options.batch_size)
     for epoch in range(begun, options.epochs):
+        began = time.perf_counter()
         batches = torch.randperm(len(values), generator=generator).split(options.batch_size)
         bar = tqdm(batches, f"epoch {epoch + 1} of {options.epochs}", leave=False)
         for step, index in enumerate(bar, epoch * len(batches)):
             set_cosine_rate(adam, options.lr, step, steps)
             share = torch.rand(len(index), 1, generator=generator)
-            given = torch.rand(len(index), len(domains), generator=generator) < share
+            given = (torch.rand(len(index), len(domains), generator=generator) < share) | always
             bits, _ = domains.encode(values[index])
             _, is_input = domains.encode(values[index], given)
             bits, is_input = bits.to(device), is_input.to(device)
@@ -90,12 +122,42 @@ def train(domains: Domains, values: Tensor, options: Training, folder: Path, dev
             loss.backward()
             adam.step()
             bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-        _save(path, domains, options, layer, epoch + 1, None, _training_state(adam, generator))
+        spent += time.perf_counter() - began
+        about = _describe(domains, options) | {"epochs": epoch + 1, "seconds": spent, "rules": None}
+        _save(path, layer, about, _training_state(adam, generator))
+    began = time.perf_counter()
     rules = extract_rules(
         layer, domains, values, longest=options.longest, false_rules=options.false_rules, progress=True
     )
-    _save(path, domains, options, layer, options.epochs, rules, _training_state(adam, generator))
-    return Run(domains, layer, rules)
+    limit = acceptance_limit(layer, domains, values, given=question, generator=generator)
+    spent += time.perf_counter() - began
+    about = _describe(domains, options) | {
+        "epochs": options.epochs,
+        "seconds": spent,
+        "rules": [[list(r.clause), r.support, r.expected, r.strength] for r in rules],
+        "limit": [float(limit), limit.separates, limit.right, limit.false, limit.auc],
+    }
+    _save(path, layer, about, {})
+    return Run(domains, layer, rules, limit, spent)
+
+
+def learn(
+    domains: Domains,
+    values: Tensor,
+    options: Training,
+    folder: Path,
+    *,
+    question: Tensor | None = None,
+) -> Run:
+    """The run of a folder: trained, trained further or, if it has ended there, read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / CHECKPOINT
+    if path.exists():
+        about = _about(path, read_checkpoint(path, FORMAT, argument="--output", missing="")[0])
+        _check_same(path, about, domains, options)
+        if about["rules"] is not None:
+            return load(folder)
+    return train(domains, values, options, folder, torch.device("cpu"), question=question)
 
 
 def load(folder: Path) -> Run:
@@ -112,7 +174,47 @@ def load(folder: Path) -> Run:
     layer = SATNet(domains.bits, options.m, options.aux)
     with torch.no_grad():
         layer.S.copy_(tensors["S"])
-    return Run(domains, layer, Rules(domains, [Rule(tuple(clause), *rest) for clause, *rest in about["rules"]]))
+    rules = Rules(domains, [Rule(tuple(clause), *rest) for clause, *rest in about["rules"]])
+    return Run(domains, layer, rules, AcceptanceLimit(*about["limit"]), about["seconds"])
+
+
+def fill(
+    learnt: Run, values: Tensor, given: Tensor, *, paths: int = 10, seed: int = 0, progress: bool = False
+) -> Answers:
+    """Complete rows (count, columns) so that they break no learnt rule, as far as the given cells allow it.
+
+    By the layer's search, which takes likely values. The rules judge, and the objective with them where it separates. Where
+    that accepts nothing, a SAT solver finds the likeliest values that break no rule (each column's by itself, as one pass of
+    the layer sees them), or proves that there are none.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found = search(
+        learnt.layer,
+        learnt.domains,
+        values,
+        given,
+        limit=learnt.limit,
+        rules=learnt.rules,
+        paths=paths,
+        generator=generator,
+        progress=progress,
+    )
+    rest = ~found.accepted
+    if rest.any():
+        exact = solve_exactly(
+            learnt.rules, learnt.domains, values[rest], given[rest], scores=scores(learnt, values[rest], given[rest])
+        )
+        found.values[rest] = torch.where(exact.satisfiable[:, None], exact.values, found.values[rest])
+        found.accepted[rest] = exact.satisfiable
+    return found
+
+
+@torch.no_grad()
+def scores(learnt: Run, values: Tensor, given: Tensor) -> Tensor:
+    """log-probabilities (count, columns, largest) of the values, each column by itself, as one pass of the layer sees them."""
+    bits, is_input = learnt.domains.encode(values, given)
+    out = learnt.layer(bits, is_input, generator=torch.Generator().manual_seed(0))
+    return learnt.domains.probabilities(out).clamp(min=1e-6).log()
 
 
 def _about(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
@@ -123,24 +225,17 @@ def _about(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     return about
 
 
-def _save(
-    path: Path,
-    domains: Domains,
-    options: Training,
-    layer: SATNet,
-    epochs: int,
-    rules: Rules | None,
-    state: dict[str, Tensor],
-) -> None:
-    listed = None if rules is None else [[list(r.clause), r.support, r.expected, r.strength] for r in rules]
-    about = {
-        "names": domains.names,
-        "labels": domains.labels,
-        "options": asdict(options),
-        "epochs": epochs,
-        "rules": listed,
-    }
-    tensors = {"S": layer.S.detach().cpu(), **({} if rules is not None else state)}
+def _describe(domains: Domains, options: Training) -> dict[str, Any]:
+    return {"names": list(domains.names), "labels": [list(each) for each in domains.labels], "options": asdict(options)}
+
+
+def _check_same(path: Path, about: dict[str, Any], domains: Domains, options: Training) -> None:
+    if any(about[name] != value for name, value in _describe(domains, options).items()):
+        raise ValueError(f"--output: {path} is of another table or other options; take another folder, or delete it")
+
+
+def _save(path: Path, layer: SATNet, about: dict[str, Any], state: dict[str, Tensor]) -> None:
+    tensors = {"S": layer.S.detach().cpu(), **state}
     write_atomically(path, save(tensors, {"format": FORMAT, "about": json.dumps(about)}))
 
 
@@ -151,12 +246,11 @@ def _training_state(adam: torch.optim.Adam, generator: torch.Generator) -> dict[
 
 def _restore(
     path: Path, domains: Domains, options: Training, layer: SATNet, adam: torch.optim.Adam, generator: torch.Generator
-) -> int:
-    """Go on where a run ended; returns how many epochs it had."""
+) -> tuple[int, float]:
+    """Go on where a run ended; returns how many epochs it had, and what they took."""
     metadata, tensors = read_checkpoint(path, FORMAT, argument="--output", missing="")
     about = _about(path, metadata)
-    if about["options"] != asdict(options) or about["labels"] != [list(each) for each in domains.labels]:
-        raise ValueError(f"--output: {path} is of another table or other options; take another folder, or delete it")
+    _check_same(path, about, domains, options)
     if about["rules"] is not None:
         raise ValueError(f"--output: the training in {path.parent} has ended; take another folder, or delete it")
     with torch.no_grad():
@@ -165,4 +259,4 @@ def _restore(
         {"state": {0: with_prefix(tensors, "adam.")}, "param_groups": adam.state_dict()["param_groups"]}
     )
     generator.set_state(tensors["generator"])
-    return int(about["epochs"])
+    return int(about["epochs"]), float(about["seconds"])

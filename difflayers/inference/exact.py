@@ -37,16 +37,24 @@ def solve_exactly(
     values: Tensor,
     given: Tensor,
     *,
+    scores: Tensor | None = None,
     unique: bool = False,
     progress: bool = False,
 ) -> ExactAnswers:
     """Complete partial assignments so that no rule is broken, by a SAT solver, or prove that it cannot be done.
+
+    With `scores`, the completion is the best one: of those that break no rule it has the largest sum of its values' scores.
+    With log-probabilities it is the likeliest one, were the variables independent but for the rules. A MaxSAT solver finds
+    it (RC2; Ignatiev, Morgado and Marques-Silva 2019). That is fast where few rules stand against the best values, and may
+    take very long where many do.
 
     Args:
         rules: given, learnt (`extract_rules`) or both (their sum).
         domains: the variables.
         values: (..., v), integers: the known values.
         given: (..., v), bool: where they are known.
+        scores: (..., v, largest), floats: what each value is worth; differences below 0.001 do not count. What stands
+            where there is no such value, or for a known one, does not matter. If None, any completion will do.
         unique: also find out whether there is another completion.
         progress: show a progress bar (tqdm) on the standard error.
 
@@ -54,7 +62,8 @@ def solve_exactly(
         `ExactAnswers`. They are right as far as the rules are.
 
     Raises:
-        TypeError, ValueError: values outside their domains; rules over other domains.
+        TypeError, ValueError: values outside their domains; rules over other domains; scores that are not finite or of another
+            shape.
         ImportError: python-sat is not installed: ``pip install 'python-sat>=1.8.dev1'``.
 
     Example:
@@ -73,6 +82,7 @@ def solve_exactly(
     values, given = domains.check(values, given)
     shape = values.shape[:-1]
     values, given = values.reshape(-1, len(domains)).cpu(), given.reshape(-1, len(domains)).cpu()
+    costs = None if scores is None else _costs(scores, domains, (*shape, len(domains), domains.largest))
     found, satisfiable = values.clone(), torch.zeros(len(values), dtype=torch.bool)
     alone = torch.zeros(len(values), dtype=torch.bool)
     interrupted = False
@@ -83,7 +93,7 @@ def solve_exactly(
                 assumptions = known[known != 0].tolist()
                 satisfiable[b] = solver.solve(assumptions=assumptions)
                 if satisfiable[b]:
-                    model = solver.get_model()
+                    model = solver.get_model() if costs is None else _best(rules, assumptions, costs[b])
                     bits = torch.zeros(domains.bits)
                     bits[[i - 1 for i in model if 0 < i <= domains.bits]] = 1
                     found[b] = domains.decode(bits)
@@ -96,6 +106,46 @@ def solve_exactly(
         found.reshape(*shape, len(domains)), satisfiable.reshape(shape), alone.reshape(shape) if unique else None
     )
     return replace(answers, interrupted=interrupted)
+
+
+def _costs(scores: Tensor, domains: Domains, shape: tuple[int, ...]) -> list[list[tuple[int, int]]]:
+    """For each problem what its literals cost where they are true, in thousandths: what they are worse than the best value."""
+    if not isinstance(scores, Tensor) or not scores.dtype.is_floating_point:
+        raise TypeError(
+            f"scores must be a tensor of a floating dtype; got {getattr(scores, 'dtype', type(scores).__name__)}"
+        )
+    if scores.shape != shape:
+        raise ValueError(f"scores must have shape {shape}; got {tuple(scores.shape)}")
+    there = (domains.literals != 0).to(scores.device)
+    scores = scores.detach().double().reshape(-1, *shape[-2:])
+    if not scores[:, there].isfinite().all():
+        raise ValueError("scores must be finite; got NaN or infinity")
+    scores = scores.masked_fill(~there, -torch.inf)
+    cost = ((scores.max(-1, keepdim=True).values - scores) * 1000).masked_fill(~there, 0).round().long().cpu()
+    return [
+        [
+            (literal, c)
+            for literal, c in zip(domains.literals.flatten().tolist(), row.flatten().tolist(), strict=True)
+            if c > 0
+        ]
+        for row in cost
+    ]
+
+
+def _best(rules: Rules, assumptions: list[int], costs: list[tuple[int, int]]) -> list[int]:
+    """The model of least cost; there is one."""
+    from pysat.examples.rc2 import RC2Stratified
+    from pysat.formula import WCNF
+
+    formula = WCNF()
+    formula.extend(rules.clauses + [[b, -b] for b in range(1, rules.domains.bits + 1)] + [[i] for i in assumptions])
+    known = set(assumptions)
+    for literal, cost in costs:
+        if literal not in known and -literal not in known:
+            formula.append([-literal], weight=cost)
+    with RC2Stratified(formula) as solver:
+        model: list[int] = solver.compute()
+    return model
 
 
 def _is_alone(solver: Any, domains: Domains, found: Tensor, given: Tensor, assumptions: list[int]) -> bool:

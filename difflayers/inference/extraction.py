@@ -2,42 +2,24 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln
 from torch import Tensor
 
 from difflayers._checks import check_number, check_size
 from difflayers._progress import ProgressBar
 from difflayers.inference.domains import Domains
+from difflayers.inference.literals import Literals, log_chance
+from difflayers.inference.longer import longer_rules
 from difflayers.inference.objective import check_layer
 from difflayers.inference.rules import Rule, Rules
 from difflayers.nn import SATNet
 
-NEIGHBOURS = 64
-"""For clauses of three literals: how many of the bits that S couples a bit to most are tried with it."""
+LONGEST = 8
+"""More literals than that in a rule would need far more solutions than anybody has."""
 WEAKEST = 0.05
 """A rule that is kept on the word of S has at most this chance to be unviolated if it is none."""
-
-
-@dataclass(frozen=True)
-class _Data:
-    """Solutions as literals: literal t < n is bit t being true, literal n + t that bit being false."""
-
-    true: NDArray[np.float32]
-    """(count, 2 n), 1 where a literal is true."""
-    total: NDArray[np.float64]
-    """(2 n,): in how many solutions it is."""
-    owner: NDArray[np.int64]
-    """(2 n,): the variable that it is of."""
-    strength: NDArray[np.float64]
-    """(2 n, 2 n): what S says against two of them being true together."""
-
-    @property
-    def count(self) -> int:
-        return len(self.true)
 
 
 def extract_rules(
@@ -57,15 +39,17 @@ def extract_rules(
     - *sets of which exactly one is true*: cliques of such pairs that are true in all solutions, whose at-least-one clause is
       a rule;
     - values that a variable never has;
-    - with ``longest=3``, three literals that are never true together, among bits that S couples most (to each the nearest
-      128, or a 32nd);
+    - with `longest` of 3 or more, up to so many literals that are never all true, where pairs and shorter ones do not imply it
+      (requirements with several conditions, "at least one of these"): of three, all those among bits that S couples most (to
+      each the nearest 128, or a 64th); of more, what grows from the pairs that S holds most against and those that are rarer
+      than chance explains, each time by literals that are rarer with the others than with any one of them, 5,000 sets of
+      each size;
     - the clauses that a layer of `SATNet.from_clauses` was given, where no solution violates them.
 
     *The test.* A clause is kept only if no solution violates it, and if that is no accident: were its literals independent,
     given how often each is true, the chance of seeing no violation is hypergeometric, about :math:`e^{-E}` for E expected
-    violations. (For three literals: of the two that occur together and the third, the largest of three such chances. For a
-    value that never occurs: each value having an equal share. For a set: that of all its literals false, independently.) It
-    is kept
+    violations. (For a value that never occurs: each value having an equal share. For a set: that of all its literals false,
+    independently.) It is kept
 
     - if this chance, times the number of clauses tried, is at most `false_rules`: counting alone; or
     - for pairs, *on the word of S*: candidates are ranked by :math:`s_i^\top s_j`, with the sign of the clause. As far down
@@ -73,13 +57,19 @@ def extract_rules(
       :math:`p / (1 - p)` of them, p being its chance; one more is added for those not met yet. The ranking is followed as
       long as these sum to at most `false_rules`, and a pair is taken if its own chance is at most 0.05 (E of 3 or more).
 
+    *The test of three literals and more* does not take them to be independent, only not to have an interaction of all: for each
+    two of them, among the solutions in which all the others are true, the chance that these two are never true together were
+    they independent there. The largest of these chances, times the number of *all* sets of so many literals (not of those that
+    were tried), is at most `false_rules`, split among the lengths. So what short rules and preferences explain is not taken
+    for a long rule.
+
     Args:
         layer: a trained layer.
         domains: of its variables.
         solutions: (count, v), complete. The more, the more can be told from chance.
-        longest: 2 or 3: the longest clauses that are looked for, sets apart.
-        false_rules: how many rules, by expectation, may be accidents, by counting and by S each. With few solutions a larger
-            number finds many more.
+        longest: 2 to 8: the longest clauses that are looked for, sets apart. Each literal takes about twice as many solutions.
+        false_rules: how many rules, by expectation, may be accidents: by counting, by S, and among the longer ones, each. With
+            few solutions a larger number finds many more.
         progress: show a progress bar (tqdm) on the standard error.
 
     Returns:
@@ -108,20 +98,21 @@ def extract_rules(
     solutions, _ = domains.check(solutions)
     if len(solutions) == 0:
         raise ValueError("solutions must be one or more; got none")
-    check_size("longest", longest, least=2, most=3)
+    check_size("longest", longest, least=2, most=LONGEST)
     check_number("false_rules", false_rules, positive=True)
-    data = _literals(S, domains, solutions.cpu())
+    data = Literals.of(S, domains, solutions.cpu())
     n = domains.bits
     found: list[Rule] = []
-    with ProgressBar(progress, 2 * n * (longest - 1) + 1, "extracting", "literals") as bar:
+    steps = 2 * n * (1 + (longest > 2)) + longest - 1
+    with ProgressBar(progress, steps, "extracting", "literals") as bar:
         found += _never(data, domains, false_rules)
         together, pairs = _pairs(data, false_rules)
         found += pairs
         bar.update()
         found += _sets(data, domains, together, false_rules, bar)
-        if longest == 3:
-            found += _triples(data, false_rules, bar)
         found += _given(layer, data)
+        if longest > 2:
+            found += longer_rules(data, domains, found, longest, false_rules, bar)
     own = {tuple(sorted(clause)) for clause in domains.clauses()}
     clauses: dict[tuple[int, ...], Rule] = {}
     for rule in sorted(found, key=lambda rule: (-rule.strength, len(rule.clause), [abs(i) for i in rule.clause])):
@@ -130,33 +121,7 @@ def extract_rules(
     return Rules(domains, clauses.values())
 
 
-def _literals(S: Tensor, domains: Domains, solutions: Tensor) -> _Data:
-    bits = domains.encode(solutions)[0].numpy().astype(np.float32)
-    true = np.concatenate((bits, 1 - bits), 1)
-    rows = S[1 : domains.bits + 1].double().cpu().numpy()
-    C = rows @ rows.T
-    owner = domains._owner.numpy()
-    return _Data(
-        true=true,
-        total=true.sum(0, dtype=np.float64),
-        owner=np.concatenate((owner, owner)),
-        strength=np.block([[C, -C], [-C, C]]),
-    )
-
-
-def _log_chance(a: NDArray[np.float64] | float, b: NDArray[np.float64] | float, count: int) -> NDArray[np.float64]:
-    """log P(two sets of sizes a and b, drawn from `count` independently, have nothing in common); -inf where they must."""
-    rest = count - np.asarray(a) - b
-    value = gammaln(count - a + 1) + gammaln(count - b + 1) - gammaln(count + 1) - gammaln(np.maximum(rest, 0) + 1)
-    return np.where(rest < 0, -np.inf, np.minimum(value, 0.0))
-
-
-def _clause(n: int, *literals: int) -> tuple[int, ...]:
-    """Not all of these are true."""
-    return tuple(sorted((-(t + 1) if t < n else t - n + 1 for t in literals), key=abs))
-
-
-def _never(data: _Data, domains: Domains, false_rules: float) -> list[Rule]:
+def _never(data: Literals, domains: Domains, false_rules: float) -> list[Rule]:
     """Values that never occur, where an equal share of the solutions would be too many for chance."""
     n = domains.bits
     sizes = np.array(domains.sizes, np.float64)[data.owner]
@@ -164,10 +129,10 @@ def _never(data: _Data, domains: Domains, false_rules: float) -> list[Rule]:
     candidates = (data.total == 0) & ((np.arange(2 * n) < n) | (sizes == 2))
     expected = data.count / sizes
     kept = candidates & (expected >= math.log(2 * n / false_rules))
-    return [Rule(_clause(n, t), data.count, float(expected[t])) for t in np.flatnonzero(kept).tolist()]
+    return [Rule(data.clause((t,)), data.count, float(expected[t])) for t in np.flatnonzero(kept).tolist()]
 
 
-def _pairs(data: _Data, false_rules: float) -> tuple[NDArray[np.bool_], list[Rule]]:
+def _pairs(data: Literals, false_rules: float) -> tuple[NDArray[np.bool_], list[Rule]]:
     """Which pairs of literals are never true together, (2 n, 2 n), and these as rules."""
     count, n2 = data.count, len(data.total)
     shared = data.true.T @ data.true
@@ -177,7 +142,7 @@ def _pairs(data: _Data, false_rules: float) -> tuple[NDArray[np.bool_], list[Rul
     a, b = data.total[i], data.total[j]
     possible = (a > 0) & (b > 0) & (a < count) & (b < count)
     i, j, a, b = i[possible], j[possible], a[possible], b[possible]
-    chance = _log_chance(a, b, count)
+    chance = log_chance(a, b, count)
     unviolated = shared[i, j] == 0
     kept = unviolated & (chance <= math.log(false_rules / max(len(i), 1)))
     # On the word of S: what is violated on the way down the ranking tells how much else is no rule.
@@ -194,14 +159,14 @@ def _pairs(data: _Data, false_rules: float) -> tuple[NDArray[np.bool_], list[Rul
     together = np.zeros((n2, n2), bool)
     together[i[kept], j[kept]] = together[j[kept], i[kept]] = True
     rules = [
-        Rule(_clause(n2 // 2, int(s), int(t)), int(x + y), float(x * y / count), float(data.strength[s, t]))
+        Rule(data.clause((int(s), int(t))), int(x + y), float(x * y / count), float(data.strength[s, t]))
         for s, t, x, y in zip(i[kept], j[kept], a[kept], b[kept], strict=True)
     ]
     return together, rules
 
 
 def _sets(
-    data: _Data, domains: Domains, together: NDArray[np.bool_], false_rules: float, bar: ProgressBar
+    data: Literals, domains: Domains, together: NDArray[np.bool_], false_rules: float, bar: ProgressBar
 ) -> list[Rule]:
     """At-least-one clauses of cliques of literals that exclude each other, one of which is true in every solution."""
     n = domains.bits
@@ -236,44 +201,7 @@ def _sets(
     return rules
 
 
-def _triples(data: _Data, false_rules: float, bar: ProgressBar) -> Iterator[Rule]:
-    """Three literals that are never true together though each two are, among those that S couples most."""
-    n2 = len(data.total)
-    n, count = n2 // 2, data.count
-    strength = np.abs(data.strength)
-    strength[data.owner[:, None] == data.owner] = -1
-    near = np.argsort(-strength, axis=1, kind="stable")[:, : 2 * max(NEIGHBOURS, n // 64)]
-    tried = sum(len(near[t]) * (len(near[t]) - 1) for t in range(n2)) // 2
-    threshold = math.log(false_rules / max(tried, 1))
-    shared = data.true.T @ data.true
-    seen = set()
-    for t in range(n2):
-        bar.update()
-        rows = data.true[data.true[:, t] > 0][:, near[t]]
-        with_t = shared[t, near[t]].astype(np.float64)
-        both = rows.T @ rows
-        a, b = np.triu_indices(len(near[t]), 1)
-        zero = (both[a, b] == 0) & (data.owner[near[t][a]] != data.owner[near[t][b]])
-        a, b = a[zero], b[zero]
-        x, y = near[t][a], near[t][b]
-        xy = shared[x, y].astype(np.float64)
-        chance = np.maximum(
-            _log_chance(with_t[a], data.total[y], count),
-            np.maximum(_log_chance(with_t[b], data.total[x], count), _log_chance(xy, data.total[t], count)),
-        )
-        for k in np.flatnonzero(chance <= threshold).tolist():
-            key = frozenset((t, int(x[k]), int(y[k])))
-            if key in seen:
-                continue
-            seen.add(key)
-            together = [with_t[a[k]], with_t[b[k]], xy[k]]
-            alone = [data.total[y[k]], data.total[x[k]], data.total[t]]
-            pairs = data.strength[[t, t, x[k]], [x[k], y[k], y[k]]]
-            expected = min(p * q for p, q in zip(together, alone, strict=True)) / count
-            yield Rule(_clause(n, *key), int(sum(together)), float(expected), float(pairs.mean()))
-
-
-def _given(layer: SATNet, data: _Data) -> Iterator[Rule]:
+def _given(layer: SATNet, data: Literals) -> Iterator[Rule]:
     """The clauses that the layer was given, those that no solution violates."""
     if layer.fixed is None:
         return

@@ -10,9 +10,11 @@ import torch
 
 from demos.schedule import set_cosine_rate
 from demos.tables.__main__ import main
-from demos.tables.model import load
+from demos.tables.judges import RELATED, Projections, dependence
+from demos.tables.model import fill, load, scores
 from demos.tables.study import main as study
 from demos.tables.table import domains_of, encode, read
+from difflayers.inference import Answers, search
 
 SMALL = ["--epochs", "2", "--m", "20", "--aux", "4"]
 
@@ -154,6 +156,60 @@ def test_the_study_runs(trained: Path, tmp_path: Path, capsys: pytest.CaptureFix
     command = [str(trained.parent / "cars.csv"), "--output", str(tmp_path), "--test", "100", "--shares", "0.5", *SMALL]
     assert study(command) == 0
     told = capsys.readouterr().out
-    assert "50% given, search with learnt rules: 100.0% valid" in told
-    assert "rows kept back: 0 of 100 break a learnt rule" in told
-    assert (tmp_path / "validity.csv").exists() and (tmp_path / "check.csv").exists()
+    assert "completion complete, valid_by_rules 1.0, valid_by_projections 1.0, valid_by_both 1.0" in told
+    assert "rows kept back, number 100, flagged_by_check 0, flagged_and_valid 0, invalid 0" in told
+    with (tmp_path / "check.csv").open() as file:
+        spoilt = list(csv.DictReader(file))[-1]
+    assert int(spoilt["flagged_by_check"]) > 20 and spoilt["flagged_and_valid"] == "0"
+    with (tmp_path / "validity.csv").open() as file:
+        shares = {row["completion"]: float(row["valid_by_both"]) for row in csv.DictReader(file)}
+    assert shares["independent draws"] < 0.9 < shares["SAT solver, likeliest completion"]
+
+
+def test_projections_know_what_rows_show_and_catch_what_they_do_not() -> None:
+    """Of four columns the third says whether one of the first two is 1; the fourth has nothing to do with them."""
+    values = torch.randint(2, (600, 4), generator=torch.Generator().manual_seed(0))
+    values[:, 2] = values[:, 0] | values[:, 1]
+    strength = dependence(values, (2,) * 4)
+    assert (strength[2, :2] > 50).all() and (strength[3] < RELATED).all() and torch.equal(strength, strength.T)
+    judge = Projections.calibrated(values[:500], values[500:], (2,) * 4)
+    assert judge.passes(values).all() and judge.together == 8
+    wrong = values.clone()
+    wrong[:, 2] = 1 - wrong[:, 2]
+    assert not judge.passes(wrong).any()
+
+
+def test_where_the_objective_cannot_tell_the_rules_judge(trained: Path) -> None:
+    """The colour is free, so a row with another one is as good: an objective that called it wrong would be mistaken."""
+    learnt = load(trained)
+    assert not learnt.limit.separates and learnt.limit.auc < 0.95 and "does not separate" in repr(learnt.limit)
+    values, _ = encode(read(trained.parent / "cars.csv"), learnt.domains)
+    given = torch.rand(values.shape, generator=torch.Generator().manual_seed(0)) < 0.4
+    found = search(learnt.layer, learnt.domains, values, given, limit=learnt.limit, rules=learnt.rules, paths=5)
+    assert found.judge == "rules" and found.accepted.double().mean() > 0.9
+    assert not learnt.rules.violations(found.values[found.accepted]).any()
+    blind = search(learnt.layer, learnt.domains, values[:20], given[:20], limit=learnt.limit, paths=2)
+    assert blind.judge == "nothing" and not blind.accepted.any()
+
+
+def test_the_likeliest_completion_is_taken_where_the_search_finds_none(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt = load(trained)
+    values, _ = encode(read(trained.parent / "cars.csv"), learnt.domains)
+    values, given = values[:40], torch.rand((40, 4), generator=torch.Generator().manual_seed(1)) < 0.3
+
+    def none(*problem: object, **options: object) -> Answers:
+        return Answers.untried(values, "rules")
+
+    monkeypatch.setattr("demos.tables.model.search", none)
+    found = fill(learnt, values, given)
+    assert found.accepted.all() and not learnt.rules.violations(found.values).any()
+    likely = scores(learnt, values, given)
+    every = torch.cartesian_prod(*map(torch.arange, learnt.domains.sizes))
+    every = every[~learnt.rules.violations(every).any(1)]
+    for row in range(40):
+        fits = every[(every == values[row])[:, given[row]].all(1)]
+        worth = likely[row].gather(1, fits.T)[~given[row]].sum(0)
+        mine = likely[row].gather(1, found.values[row][:, None])[:, 0][~given[row]].sum()
+        assert mine >= worth.max() - 5e-3
