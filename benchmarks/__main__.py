@@ -12,7 +12,8 @@ import benchmarks.matching.cases
 import benchmarks.matching.exact
 import benchmarks.maxsat.cases
 import benchmarks.metrics.cases
-import benchmarks.satnet.cases  # noqa: F401  (registers its cases)
+import benchmarks.satnet.cases
+import benchmarks.satnet.choice  # noqa: F401  (these register their cases)
 from benchmarks.registry import CASES, ON_GPU, Row, machine
 
 RESULTS = Path(__file__).parent / "results"
