@@ -30,8 +30,8 @@ WITH_EXAMPLES = sorted(
     if ">>>" in path.read_text(encoding="utf-8")
 )
 WITHOUT_EXAMPLE = {"default_k", "read"}  # one line of arithmetic; reads a file
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "tutorials").glob("*.md"))]
+BLOCK = re.compile(r"^```(?:python|\{code-cell\} ipython3)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
