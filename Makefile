@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUILD := pyproject.toml setup.cfg difflayers/__init__.py
 
-.PHONY: help demo demo-vos test test-slow test-gpu lint bench bench-gpu docs clean
+.PHONY: help demo demo-vos test test-slow test-gpu lint bench bench-gpu docs release-check clean
 
 help:
 	@echo "make demo       train a 4x4 Sudoku solver from nothing, in about a minute"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench      the benchmarks; results go to benchmarks/results"
 	@echo "make bench-gpu  those that need a CUDA device"
 	@echo "make docs       the documentation, into docs/_build/html"
+	@echo "make release-check  builds the archives and tries them in an empty environment"
 
 demo: $(VENV)/.demos
 	$(BIN)/python -m demos.sudoku
@@ -45,6 +46,9 @@ bench-gpu: $(VENV)/.test
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+release-check: $(VENV)/.release
+	$(BIN)/python tests/release_check.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info docs/_build

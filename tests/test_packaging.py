@@ -33,6 +33,7 @@ def test_version_and_extras_are_those_of_the_metadata() -> None:
         "onnx",
         "test",
         "docs",
+        "release",
     }
 
 
