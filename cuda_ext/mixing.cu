@@ -615,6 +615,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) mixing(
     T* const norm = own + 3 * size;
     int* const free = lists + blockIdx.x * (2ll * N);
     int* const fixed = free + N;
+    double trace = 0, lengths = 0;  // |S|^2 and sum_i |s_i|
+    for (int i = threadIdx.x; i < N; i += THREADS) {
+        const double square = double(C[static_cast<long long>(i) * N + i]);
+        trace += square, lengths += sqrt(square);
+    }
+    trace = block_sum(trace, room.sums), lengths = block_sum(lengths, room.sums);
+    const double unit = (sizeof(T) == 4 ? 0x1p-24 : 0x1p-53) * sqrt(trace);
 #pragma unroll 1
     while (true) {
         const int b = next_problem(ticket_of(state), room.counts + 3);
@@ -680,6 +687,14 @@ extern "C" __global__ void __launch_bounds__(THREADS) mixing(
             for (int f = threadIdx.x; f < n_free; f += THREADS)
                 norms[static_cast<long long>(b) * N + free[f]] = norm[f];
             objective = after;
+            if (decrease <= unit * lengths) {  // `oracle.rounding`, which is never more than that
+                double rounding = 0;
+                for (int f = threadIdx.x; f < n_free; f += THREADS) {
+                    const double error = unit * sqrt(double(C[static_cast<long long>(free[f]) * N + free[f]]));
+                    if (error > 0 && norm[f] > 0) rounding += error * (error / larger(double(norm[f]), error));
+                }
+                if (decrease <= block_sum(rounding, room.sums)) decrease = 0;
+            }
             last = reference > 0 ? decrease / reference : 0;
             if (decrease < eps * reference || decrease == 0) break;
             weight = inertia;

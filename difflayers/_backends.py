@@ -90,8 +90,8 @@ def backends() -> Backends:
     import numba
 
     from difflayers import _cuda
-    from difflayers.satnet import kernels
+    from difflayers.satnet import tiles
 
-    cpu = f"numba {numba.__version__}, {kernels.VECTOR_BYTES * 8}-bit vectors, {torch.get_num_threads()} threads"
+    cpu = f"numba {numba.__version__}, {tiles.VECTOR_BYTES * 8}-bit vectors, {torch.get_num_threads()} threads"
     reason = _cuda.why_not()
     return Backends((Backend("cpu", True, cpu), Backend("cuda", reason is None, reason or _cuda.describe())))

@@ -85,7 +85,7 @@ def _necessary_gflop(instance: Instance) -> tuple[float, Row]:
     """Operations on free coordinates, in 1e9, that sweeps and iterations take: 2 N_f^2 k each, and half of one backward."""
     (N, _), k = instance.S.shape, instance.k
     _, (_, V, norms, sweeps, _), grad = _solved(instance)
-    tolerance = cpu.residual_tolerance(EPS)
+    tolerance = cpu.residual_tolerance(EPS, instance.S.dtype)
     pull = op.output_gradient(V, instance.given, grad)
     _, iterations = cuda.solve_adjoint(instance.S, V, norms, instance.given, pull, PROX_LAM, MAX_ITER, tolerance)
     free = (N - 1 - instance.given.sum(1)).double()

@@ -78,14 +78,14 @@ def _necessary_gflop(instance: Instance) -> tuple[float, Row]:
     S, (N, m), k = instance.S, instance.S.shape, instance.k
     out, V, norms, sweeps, _ = cpu.mixing(S, instance.z, instance.given, _start(instance), MAX_ITER, EPS)
     grad = _loss_gradient(out, instance.bits)
-    tolerance = cpu.residual_tolerance(EPS)
+    tolerance = cpu.residual_tolerance(EPS, instance.S.dtype)
     pull = op.output_gradient(V, instance.given, grad)
     _, iterations = cpu.solve_adjoint(S, V, norms, instance.given, pull, PROX_LAM, MAX_ITER, tolerance)
     free = (N - 1 - instance.given.sum(1)).double()
     gram = free <= 2 * m
     forward = torch.where(gram, 2 * free**2, 4 * free * m) * k * sweeps
     backward = torch.where(gram, 2 * free**2, 8 * free * m) * k * (iterations + 0.5)
-    shared = 2 * N * N * m * bool(gram.any())  # C, one triangle of it, forward and backward
+    shared = N * N * m * bool(gram.any())  # C, one triangle of it, kept for the backward pass
     gradient = float((2 * free * N * k).sum()) + 2 * N * N * m
     total = float(forward.sum() + backward.sum()) + shared + gradient
     return 1e-9 * total, {"sweeps": sweeps.double().mean().item(), "iterations": iterations.double().mean().item()}
@@ -183,7 +183,7 @@ def quality() -> Iterator[Row]:
             pull = op.output_gradient(V, given, grad)
             exact_U = cpu.solve_adjoint(S, V, norms, given, pull, PROX_LAM, 5000, 1e-12)[0] / cpu.scaling(S) ** 2
             scaled_U, iterations = cpu.solve_adjoint(
-                S, V, norms, given, pull, PROX_LAM, MAX_ITER, cpu.residual_tolerance(EPS)
+                S, V, norms, given, pull, PROX_LAM, MAX_ITER, cpu.residual_tolerance(EPS, S.dtype)
             )
             U = scaled_U / cpu.scaling(S) ** 2
             descent = torch.zeros_like(V)

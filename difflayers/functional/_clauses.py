@@ -87,10 +87,10 @@ def clauses_to_S(
     truth, entries = torch.from_numpy(-scale).to(dtype), torch.from_numpy(variables.data).to(dtype)
     if not (truth.isfinite().all() and truth.all()):
         raise ValueError(f"weights must have square roots that {dtype} can hold; got {_range(instance)}")
-    S = torch.zeros(shape, dtype=dtype)
+    S = torch.zeros(shape, dtype=dtype, device="cpu")
     S[0] = truth
     S[torch.from_numpy(rows.astype(np.int64)) + 1, torch.from_numpy(cols.astype(np.int64))] = entries
-    return S.to(device)
+    return S.to(torch.get_default_device() if device is None else device)
 
 
 def _range(instance: Instance) -> str:

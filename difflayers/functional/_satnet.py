@@ -23,7 +23,8 @@ class SATNetSolution(NamedTuple):
     iterations: Tensor
     """Sweeps over the free variables, int64; 0 where nothing was free."""
     residual: Tensor
-    """What the last sweep lowered the objective by, over the reference of the stopping rule (see `satnet`); float64."""
+    """What the last sweep lowered the objective by, over the reference of the stopping rule (see `satnet`); float64. 0 where
+    rounding alone can account for it."""
     converged: Tensor
     """Whether that is below `eps`, or 0 (bool). False: `max_iter` ended it."""
     vectors: Tensor
@@ -87,8 +88,9 @@ def satnet(
         max_iter: at most so many sweeps forward, and iterations of the same cost backward.
         eps: the solver stops after a sweep that lowers the objective by less than eps times a reference: what the first
             sweep lowered it by, or half of that sweep's sum of :math:`|\sum_{j \ne i} (s_i^\top s_j) v_j|` over the free i
-            if that is more, as it is from a start near the solution. The backward solve stops on a squared residual of
-            min(0.1, 300 eps, 3e6 eps^2) times its first.
+            if that is more, as it is from a start near the solution. Whatever eps, it stops after a sweep that changes
+            nothing beyond rounding. The backward solve stops on a squared residual of min(0.1, 300 eps, 3e6 eps^2) times its
+            first, or at the square of the dtype's rounding, 1.4e-14 or 4.9e-32, if that is more.
         prox_lam: added to the diagonal of the backward system. 0 with a small eps gives the exact derivative wherever
             the solution of the SDP is unique; more damps gradients where it nearly is not.
         generator: where the random start, (n + 1 + aux, k) normal numbers, is drawn from, on its own device: a CPU
@@ -109,8 +111,9 @@ def satnet(
         NotImplementedError: forward mode over forward mode.
 
     A random start is drawn once and shared by the batch: a sample's result depends on S, its own z and mask, and its start
-    alone, to the last bit, whatever the batch around it, its order or the number of threads. The gradient with respect
-    to S is a sum over the batch, whose rounding does depend on the order. Under autocast z is taken to the dtype of S.
+    alone, to the last bit, whatever the batch around it, its order or the number of threads. The gradients are products by
+    torch, whose rounding may depend on the threads, and that of S is a sum over the batch in its order. A long solve hears
+    Ctrl-C between two sweeps. Under autocast z is taken to the dtype of S.
     On torch.vmap choose ``randomness="same"`` for that shared start, or "different".
 
     References:

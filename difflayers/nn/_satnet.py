@@ -93,7 +93,7 @@ class SATNet(nn.Module):
         check_dtype("dtype", dtype)
         check_device_name("device", device)
         self.n, self.m, self.aux = n, m, aux
-        self._given: tuple[bool, ...] | None = None
+        self._values: dict[str, Tensor] = {}  # of buffers that define the layer, as long as they are on meta
         self.max_iter, self.eps, self.prox_lam = max_iter, eps, prox_lam
         self.weight_normalize = weight_normalize
         self.k = functional.default_k(n + 1 + aux) if k is None else k
@@ -104,11 +104,10 @@ class SATNet(nn.Module):
             if input_mask.is_meta:
                 raise ValueError("input_mask must have values; got a tensor on meta")
             input_mask = input_mask != 0
-            self._given = tuple(input_mask.tolist())
-            input_mask = input_mask.to(device)
-        self.register_buffer("input_mask", input_mask, persistent=False)
+        self.register_buffer("input_mask", None, persistent=False)
         self.register_buffer("fixed", None)
         self.S = nn.Parameter(torch.empty(n + 1 + aux, m, device=device, dtype=dtype))
+        self._define("input_mask", input_mask)
         self.reset_parameters()
 
     def reset_parameters(self, *, generator: torch.Generator | None = None) -> None:
@@ -125,11 +124,24 @@ class SATNet(nn.Module):
             if self.weight_normalize:
                 self.S.mul_((0.5 / (self.n + 1 + self.aux + self.m)) ** 0.5)
 
+    def _define(self, name: str, values: Tensor | None) -> None:
+        """Set a buffer that defines the layer, on the device of S."""
+        setattr(self, name, None if values is None else values.to(self.S.device, copy=True))
+        if values is not None and self.S.is_meta:
+            self._values[name] = values.detach().clone()
+
     def _apply(self, fn: Any, recurse: bool = True) -> "SATNet":
-        """`to`, `to_empty` and the like: the mask defines the layer, and an empty one gets its values again."""
+        """`to`, `to_empty` and the like: the buffers that define the layer keep their values, on meta and back, too."""
+        before = {name: getattr(self, name) for name in ("input_mask", "fixed")}
         super()._apply(fn, recurse)
-        if self._given is not None and self.input_mask is not None and not self.input_mask.is_meta:
-            self.input_mask.copy_(torch.tensor(self._given))
+        for name, old in before.items():
+            new = getattr(self, name)
+            values = self._values.pop(name, None) if old is None or old.is_meta else old
+            if values is not None and new is not None:
+                if new.is_meta:
+                    self._values[name] = values.detach().cpu()
+                else:
+                    new.copy_(values)
         return self
 
     def forward(
@@ -255,17 +267,15 @@ class SATNet(nn.Module):
             tensor([[1., 1., 1.]])
         """
         check_size("m", m, least=0)
-        given = functional.clauses_to_S(
-            clauses, n, weights=weights, aux=aux, dtype=options.get("dtype"), device=options.get("device")
-        )
+        given = functional.clauses_to_S(clauses, n, weights=weights, aux=aux, dtype=options.get("dtype"), device="cpu")
         n = given.shape[0] - 1 - aux
         layer = cls(n, max(m, 1), aux, **options)
         added = layer.S.detach()[:, :m]
         if learnable:
-            layer.S = nn.Parameter(torch.cat((given, added), 1))
+            layer.S = nn.Parameter(torch.cat((given.to(added.device), added), 1))
         else:
-            layer.fixed = given
             layer.S = nn.Parameter(added.clone(), requires_grad=m > 0)
+            layer._define("fixed", given)
         layer.m = layer.S.shape[1]
         return layer
 
@@ -294,8 +304,9 @@ class SATNet(nn.Module):
         layer.m = S.shape[1]
         layer.S = nn.Parameter(layer.S.detach()[:, : layer.m].clone(), requires_grad=layer.m > 0)
         if "fixed" in state:
-            layer.fixed = torch.empty_like(state["fixed"], device=layer.S.device)
-        layer.load_state_dict(state)
+            layer._define("fixed", state["fixed"])
+        if not layer.S.is_meta:  # there S has no values to load
+            layer.load_state_dict(state)
         return layer
 
     def rules(self, top: int | None = 20, *, names: Sequence[str] | None = None, aux: bool = False) -> list[Relation]:

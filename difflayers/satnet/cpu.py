@@ -5,6 +5,7 @@ from torch import Tensor
 
 from difflayers._backends import run_threads
 from difflayers.satnet import kernels
+from difflayers.satnet.gram import gram
 from difflayers.satnet.oracle import MOMENTUM
 
 UNIT_SLACK = 8
@@ -24,7 +25,8 @@ def mixing(
     out, V, norms = torch.empty_like(z), S.new_empty(B, N, k), S.new_empty(B, N)
     sweeps, decreases = torch.zeros(B, dtype=torch.int64), torch.zeros(B, dtype=torch.float64)
     C, room = _gram(S, given, with_fixed=True)
-    inputs = [t.numpy() for t in (S, C, start.reshape(-1, N, k), z, given)]
+    lengths = S.double().norm(dim=1)
+    inputs = [t.numpy() for t in (S, C, lengths, start.reshape(-1, N, k), z, given)]
     outputs = [t.numpy() for t in (out, V, norms, sweeps, decreases)]
     operations = 2.0 * max_iter * V.numel() * min(N, 2 * S.shape[1])
     run_threads(kernels.mixing, [*inputs, max_iter, eps, MOMENTUM, room], outputs, operations)
@@ -35,7 +37,7 @@ def adjoint(
     S: Tensor, V: Tensor, norms: Tensor, given: Tensor, pull: Tensor, prox_lam: float, max_iter: int, eps: float
 ) -> Tensor:
     """`op.adjoint`: the linear system of all derivatives, for a batch."""
-    return solve_adjoint(S, V, norms, given, pull, prox_lam, max_iter, residual_tolerance(eps))[0]
+    return solve_adjoint(S, V, norms, given, pull, prox_lam, max_iter, residual_tolerance(eps, S.dtype))[0]
 
 
 def solve_adjoint(
@@ -58,14 +60,14 @@ def solve_adjoint(
     return U, iterations
 
 
-def residual_tolerance(eps: float) -> float:
-    """The squared residual at which the backward solve stops, in units of its first one.
+def residual_tolerance(eps: float, dtype: torch.dtype) -> float:
+    """The squared residual at which the backward solve stops, in units of its first one: never below the dtype's rounding.
 
     At eps = 1e-4 the error of dS is then nearly that of stopping the forward pass early, which a tighter solve cannot mend
     (python -m benchmarks satnet-quality). Below, it falls with eps^2: conjugate gradients reach it in few iterations
     more, and a caller who asks for eps = 1e-10 wants the derivative.
     """
-    return min(0.1, 3e2 * eps, 3e6 * eps**2)
+    return max(torch.finfo(dtype).eps ** 2, min(0.1, 3e2 * eps, 3e6 * eps**2))
 
 
 def scaling(S: Tensor) -> Tensor:
@@ -123,4 +125,4 @@ def _gram(S: Tensor, given: Tensor, *, with_fixed: bool) -> tuple[Tensor, int]:
     if len(wanted) == 0:
         return S.new_empty(0, 0), 0
     columns = torch.maximum(wanted, len(S) - wanted) if with_fixed else wanted
-    return S @ S.T, int((wanted * columns).max())
+    return gram(S), int((wanted * columns).max())

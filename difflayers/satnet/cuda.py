@@ -106,7 +106,7 @@ def adjoint(
     S: Tensor, V: Tensor, norms: Tensor, given: Tensor, pull: Tensor, prox_lam: float, max_iter: int, eps: float
 ) -> Tensor:
     """`op.adjoint`: the linear system of all derivatives, for a batch."""
-    return solve_adjoint(S, V, norms, given, pull, prox_lam, max_iter, residual_tolerance(eps))[0]
+    return solve_adjoint(S, V, norms, given, pull, prox_lam, max_iter, residual_tolerance(eps, S.dtype))[0]
 
 
 def solve_adjoint(

@@ -2,7 +2,7 @@
 
 The order of updates of `oracle.py` is kept (one coordinate after the other, each seeing those before it); only the
 arithmetic is regrouped. For a tile of ROWS consecutive free coordinates, the sum over the coordinates outside the tile
-is one small matrix product with its accumulators in registers (`_tile_subtract`); what the coordinates of a tile do to
+is one small matrix product with its accumulators in registers (`tiles.py`); what the coordinates of a tile do to
 each other is then added one by one. Two forms of the same sum are used, whichever costs less:
 
 * Gram: sum_j (s_i . s_j) v_j from the free-free block of C = S S', gathered once for each sample: 2 N_f k operations
@@ -18,206 +18,15 @@ All arrays of a call have one dtype, float32 or float64, and sums are accumulate
 
 import math
 
-import llvmlite.binding as llvm
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
-from difflayers._numba import helper, helper_fast, kernel, take_ticket
+from difflayers._numba import helper, helper_fast, kernel, stopped, take_ticket
 from difflayers.satnet.oracle import LEAST_REFERENCE
+from difflayers.satnet.tiles import ROWS, VECTOR_BYTES, add_outer, add_scaled, clear, dot_rows, subtract_product
 
 # Up to this many free variables for each column of S, the Gram form takes fewer operations (2 N_f k against 4 m k).
 GRAM_LIMIT = 2
 LEAST_HELD_32, LEAST_HELD_64 = 2.0**-46, 2.0**-104  # of |g_i| + prox_lam, in units of S divided by its scaling
-ROWS = 6  # rows of a register tile: 6 x 2 vectors of accumulators fill a register file of 16
-VECTOR_BYTES = 64 if llvm.get_host_cpu_features().get("avx512f", False) else 32
-
-_FUSED = ("contract",)  # lets LLVM fuse multiply and add, and nothing else
-
-
-def _vector_ops(context, builder, dtype):
-    """The LLVM types and the load/store/broadcast builders for one vector of `dtype`."""
-    scalar = context.get_data_type(dtype)
-    itemsize = dtype.bitwidth // 8
-    lanes = VECTOR_BYTES // itemsize
-    vector = ir.VectorType(scalar, lanes)
-
-    def address(array_type, array, offset, pointee):
-        data = context.make_array(array_type)(context, builder, array).data
-        return builder.bitcast(builder.gep(data, [offset]), pointee.as_pointer())
-
-    def load(pointer):
-        value = builder.load(pointer)
-        value.align = itemsize
-        return value
-
-    def store(value, pointer):
-        builder.store(value, pointer).align = itemsize
-
-    def broadcast(value):
-        undefined = ir.Constant(vector, ir.Undefined)
-        one = builder.insert_element(undefined, value, ir.IntType(32)(0))
-        return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(ir.IntType(32), lanes), None))
-
-    return scalar, vector, lanes, address, load, store, broadcast
-
-
-def _make_tile_subtract(vectors):
-    """out[r, :] -= sum_{j < count} A[rows[t + r], j0 + j] X[x0 + j, c : c + width] for r < ROWS, width = `vectors` vectors."""
-
-    @intrinsic
-    def tile_subtract(typingctx, a, a_cols, rows, t, j0, count, x, x_cols, x0, c, out, out_cols):
-        signature = types.void(a, a_cols, rows, t, j0, count, x, x_cols, x0, c, out, out_cols)
-
-        def codegen(context, builder, signature, args):
-            a, a_cols, rows, t, j0, count, x, x_cols, x0, c, out, out_cols = args
-            a_type, rows_type, x_type, out_type = (signature.args[i] for i in (0, 2, 6, 10))
-            scalar, vector, lanes, address, load, store, broadcast = _vector_ops(context, builder, a_type.dtype)
-            index = t.type
-            a_row = []
-            for r in range(ROWS):
-                row = builder.load(address(rows_type, rows, builder.add(t, index(r)), index))
-                a_row.append(address(a_type, a, builder.add(builder.mul(row, a_cols), j0), scalar))
-            x_start = address(x_type, x, builder.add(builder.mul(x0, x_cols), c), scalar)
-            out_at = [
-                [
-                    address(
-                        out_type,
-                        out,
-                        builder.add(builder.mul(index(r), out_cols), builder.add(c, index(v * lanes))),
-                        vector,
-                    )
-                    for v in range(vectors)
-                ]
-                for r in range(ROWS)
-            ]
-            total = [[cgutils.alloca_once(builder, vector) for _ in range(vectors)] for _ in range(ROWS)]
-            for r in range(ROWS):
-                for v in range(vectors):
-                    builder.store(load(out_at[r][v]), total[r][v])
-            with cgutils.for_range(builder, count) as loop:
-                x_row = builder.gep(x_start, [builder.mul(loop.index, x_cols)])
-                xs = [
-                    load(builder.bitcast(builder.gep(x_row, [index(v * lanes)]), vector.as_pointer()))
-                    for v in range(vectors)
-                ]
-                for r in range(ROWS):
-                    factor = broadcast(builder.load(builder.gep(a_row[r], [loop.index])))
-                    for v in range(vectors):
-                        product = builder.fmul(factor, xs[v], flags=_FUSED)
-                        builder.store(builder.fsub(builder.load(total[r][v]), product, flags=_FUSED), total[r][v])
-            for r in range(ROWS):
-                for v in range(vectors):
-                    store(builder.load(total[r][v]), out_at[r][v])
-            return context.get_dummy_value()
-
-        return signature, codegen
-
-    return tile_subtract
-
-
-def _make_rank_add(vectors):
-    """W[j, c : c + width] += sum_{r < ROWS} A[rows[t + r], j] D[r, c : c + width] for j < count."""
-
-    @intrinsic
-    def rank_add(typingctx, a, a_cols, rows, t, count, d, d_cols, c, w, w_cols):
-        signature = types.void(a, a_cols, rows, t, count, d, d_cols, c, w, w_cols)
-
-        def codegen(context, builder, signature, args):
-            a, a_cols, rows, t, count, d, d_cols, c, w, w_cols = args
-            a_type, rows_type, d_type, w_type = (signature.args[i] for i in (0, 2, 5, 8))
-            scalar, vector, lanes, address, load, store, broadcast = _vector_ops(context, builder, a_type.dtype)
-            index = t.type
-            a_row = []
-            for r in range(ROWS):
-                row = builder.load(address(rows_type, rows, builder.add(t, index(r)), index))
-                a_row.append(address(a_type, a, builder.mul(row, a_cols), scalar))
-            change = [
-                [
-                    load(
-                        address(
-                            d_type,
-                            d,
-                            builder.add(builder.mul(index(r), d_cols), builder.add(c, index(v * lanes))),
-                            vector,
-                        )
-                    )
-                    for v in range(vectors)
-                ]
-                for r in range(ROWS)
-            ]
-            w_start = address(w_type, w, c, scalar)
-            with cgutils.for_range(builder, count) as loop:
-                w_row = builder.gep(w_start, [builder.mul(loop.index, w_cols)])
-                at = [
-                    builder.bitcast(builder.gep(w_row, [index(v * lanes)]), vector.as_pointer()) for v in range(vectors)
-                ]
-                total = [load(pointer) for pointer in at]
-                for r in range(ROWS):
-                    factor = broadcast(builder.load(builder.gep(a_row[r], [loop.index])))
-                    for v in range(vectors):
-                        product = builder.fmul(factor, change[r][v], flags=_FUSED)
-                        total[v] = builder.fadd(total[v], product, flags=_FUSED)
-                for v in range(vectors):
-                    store(total[v], at[v])
-            return context.get_dummy_value()
-
-        return signature, codegen
-
-    return rank_add
-
-
-_tile_subtract_1, _tile_subtract_2 = _make_tile_subtract(1), _make_tile_subtract(2)
-_rank_add_1, _rank_add_2 = _make_rank_add(1), _make_rank_add(2)
-
-
-@helper
-def _subtract_product(a, a_cols, rows, t, j0, count, x, x0, tile, lanes):
-    """tile -= A[rows[t : t + ROWS], j0 : j0 + count] X[x0 : x0 + count], in strips of two vectors and a last one of one."""
-    columns = tile.shape[1]
-    c = 0
-    while c + 2 * lanes <= columns:
-        _tile_subtract_2(a, a_cols, rows, t, j0, count, x, columns, x0, c, tile, columns)
-        c += 2 * lanes
-    if c < columns:
-        _tile_subtract_1(a, a_cols, rows, t, j0, count, x, columns, x0, c, tile, columns)
-
-
-@helper
-def _add_outer(a, a_cols, rows, t, count, change, w, lanes):
-    """W += A[rows[t : t + ROWS], :]' change."""
-    columns = change.shape[1]
-    c = 0
-    while c + 2 * lanes <= columns:
-        _rank_add_2(a, a_cols, rows, t, count, change, columns, c, w, columns)
-        c += 2 * lanes
-    if c < columns:
-        _rank_add_1(a, a_cols, rows, t, count, change, columns, c, w, columns)
-
-
-@helper_fast
-def _dot(x, i, y, j):
-    """x[i] . y[j] for rows of two matrices."""
-    total = x.dtype.type(0)
-    for c in range(x.shape[1]):
-        total += x[i, c] * y[j, c]
-    return total
-
-
-@helper_fast
-def _add_scaled(factor, x, i, out, j):
-    """out[j] += factor x[i] for rows of two matrices."""
-    for c in range(x.shape[1]):
-        out[j, c] += factor * x[i, c]
-
-
-@helper
-def _clear(x, rows):
-    for i in range(rows):
-        for c in range(x.shape[1]):
-            x[i, c] = 0
 
 
 @helper_fast
@@ -332,23 +141,23 @@ def _constant_pull(C, V, b, n_free, n_soft, n_fixed, free, fixed, rows, ends, bl
         for c in range(V.shape[2]):
             x[a, c] = V[b, fixed[a], c]
     for t in range(0, n_free, ROWS):
-        _clear(tile, ROWS)
-        _subtract_product(block, n_soft, rows, t, 0, n_soft, x, 0, tile, lanes)
+        clear(tile, ROWS)
+        subtract_product(block, n_soft, rows, t, 0, n_soft, x, 0, tile, lanes)
         for r in range(min(ROWS, n_free - t)):
-            _add_scaled(tile.dtype.type(1), tile, r, minus_constant, t + r)
+            add_scaled(tile.dtype.type(1), tile, r, minus_constant, t + r)
 
 
 @helper
 def _sum_outer(S, N, m, V, b, rows, change, w, lanes):
     """w = S'V[b], every row of V counted."""
-    _clear(w, m)
+    clear(w, m)
     _count_up(N, rows)
     for t in range(0, N, ROWS):
-        _clear(change, ROWS)
+        clear(change, ROWS)
         for r in range(min(ROWS, N - t)):
             for c in range(V.shape[2]):
                 change[r, c] = V[b, t + r, c]
-        _add_outer(S, m, rows, t, m, change, w, lanes)
+        add_outer(S, m, rows, t, m, change, w, lanes)
 
 
 @helper_fast
@@ -368,24 +177,24 @@ def _sweep(gram, a, a_cols, rows, n_free, minus_constant, x, w, tile, lower, cha
             for r in range(height):
                 for c in range(columns):
                     tile[r, c] = minus_constant[t + r, c]
-            _subtract_product(a, a_cols, rows, t, 0, t, x, 0, tile, lanes)
+            subtract_product(a, a_cols, rows, t, 0, t, x, 0, tile, lanes)
             for r in range(height):
                 for c in range(columns):
                     lower[r, c] = tile[r, c]
-            _subtract_product(a, a_cols, rows, t, t, n_free - t, x, t, tile, lanes)
+            subtract_product(a, a_cols, rows, t, t, n_free - t, x, t, tile, lanes)
         else:
-            _clear(tile, ROWS)
-            _subtract_product(a, a_cols, rows, t, 0, a_cols, w, 0, tile, lanes)
-            _clear(change, ROWS)
+            clear(tile, ROWS)
+            subtract_product(a, a_cols, rows, t, 0, a_cols, w, 0, tile, lanes)
+            clear(change, ROWS)
         for r in range(height):
             i = t + r
             for q in range(r):
-                _add_scaled(-coefficient[r, q], change, q, tile, r)
+                add_scaled(-coefficient[r, q], change, q, tile, r)
                 if gram:
-                    _add_scaled(-coefficient[r, q], x, t + q, lower, r)
+                    add_scaled(-coefficient[r, q], x, t + q, lower, r)
             if not gram:
-                _add_scaled(coefficient[r, r], x, i, tile, r)
-            norm = math.sqrt(_dot(tile, r, tile, r))
+                add_scaled(coefficient[r, r], x, i, tile, r)
+            norm = math.sqrt(dot_rows(tile, r, tile, r))
             norms[i] = norm
             moved = x.dtype.type(0)
             if norm > 0:
@@ -401,12 +210,12 @@ def _sweep(gram, a, a_cols, rows, n_free, minus_constant, x, w, tile, lower, cha
                     change[r, c] = 0
             decrease += norm * moved
             if gram:
-                objective -= 2 * _dot(lower, r, x, i)
+                objective -= 2 * dot_rows(lower, r, x, i)
         if not gram:
-            _add_outer(a, a_cols, rows, t, a_cols, change, w, lanes)
+            add_outer(a, a_cols, rows, t, a_cols, change, w, lanes)
     if not gram:
         for j in range(a_cols):
-            objective += _dot(w, j, w, j)
+            objective += dot_rows(w, j, w, j)
     return decrease, objective
 
 
@@ -428,13 +237,24 @@ def _extrapolate(momentum, x, previous, rows):
             previous[i, c] = current
 
 
+@helper
+def _rounding(norm, lengths, free, n_free, size, unit):
+    """`oracle.rounding`: by how much rounding alone may seem to lower the objective. size = |S|."""
+    total = 0.0
+    for f in range(n_free):
+        error = unit * lengths[free[f]] * size
+        if error > 0 and norm[f] > 0:
+            total += error * (error / max(norm[f], error))
+    return total
+
+
 @kernel
-def mixing(S, C, start, z, given, max_iter, eps, momentum, room, ticket, out, V, norms, sweeps, decreases):
+def mixing(S, C, lengths, start, z, given, max_iter, eps, momentum, room, ticket, out, V, norms, sweeps, decreases):
     """Solve samples of the batch, as tickets are drawn, by the mixing method of `oracle.mixing`.
 
-    Reads S (N, m), C = S S' (N, N) or (0, 0) if no sample needs it, start (1 or B, N, k), z and given (B, n). Fills
-    out (B, n), V (B, N, k), norms (B, N) with the last |g_i|, sweeps (B,) and decreases (B,), in units of the reference.
-    `room` is the size of the largest block of C that a sample of the batch gathers.
+    Reads S (N, m), C = S S' (N, N) or (0, 0) if no sample needs it, lengths (N,) of the rows of S, start (1 or B, N, k), z and
+    given (B, n). Fills out (B, n), V (B, N, k), norms (B, N) with the last |g_i|, sweeps (B,) and decreases (B,), in units of
+    the reference. `room` is the size of the largest block of C that a sample of the batch gathers.
     """
     N, m = S.shape
     n, k = z.shape[1], V.shape[2]
@@ -450,6 +270,11 @@ def mixing(S, C, start, z, given, max_iter, eps, momentum, room, ticket, out, V,
     tiles = np.zeros((3, ROWS, columns), V.dtype)
     tile, lower, change, coefficient = tiles[0], tiles[1], tiles[2], np.zeros((ROWS, ROWS), V.dtype)
     block, norm = np.zeros(room, V.dtype), np.zeros(N, V.dtype)
+    unit = 2.0**-24 if V.itemsize == 4 else 2.0**-53
+    size = 0.0
+    for i in range(N):
+        size += lengths[i] * lengths[i]
+    size = math.sqrt(size)
     while True:
         b = take_ticket(ticket)
         if b >= z.shape[0]:
@@ -479,7 +304,7 @@ def mixing(S, C, start, z, given, max_iter, eps, momentum, room, ticket, out, V,
             _copy(x, n_free, previous)
             _copy(w, w_rows, previous_w)
         inertia, weight, reference, objective = momentum, 0.0, 0.0, 0.0
-        while n_free > 0 and sweeps[b] < max_iter:
+        while n_free > 0 and sweeps[b] < max_iter and not stopped(ticket):
             decrease, after = _sweep(
                 gram, a, a_cols, rows, n_free, minus_constant, x, w, tile, lower, change, coefficient, norm, lanes
             )
@@ -498,6 +323,8 @@ def mixing(S, C, start, z, given, max_iter, eps, momentum, room, ticket, out, V,
             for f in range(n_free):
                 norms[b, free[f]] = norm[f]
             objective = after
+            if decrease <= _rounding(norm, lengths, free, n_free, size, unit):
+                decrease = 0.0
             decreases[b] = decrease / reference if reference > 0 else 0.0
             if decrease < eps * reference or decrease == 0:
                 break
@@ -528,38 +355,38 @@ def _triangular_solve(
     """
     columns = x.shape[1]
     product = 0.0
-    _clear(w, 0 if gram else a_cols)
+    clear(w, 0 if gram else a_cols)
     last = (n_free - 1) // ROWS * ROWS
     for step in range(0, n_free, ROWS):
         t = last - step if upper else step
         height = min(ROWS, n_free - t)
         _tile_gram(gram, a, a_cols, rows, t, height, coefficient)
-        _clear(tile, ROWS)
+        clear(tile, ROWS)
         if not gram:
-            _clear(change, ROWS)
-            _subtract_product(a, a_cols, rows, t, 0, a_cols, w, 0, tile, lanes)
+            clear(change, ROWS)
+            subtract_product(a, a_cols, rows, t, 0, a_cols, w, 0, tile, lanes)
         elif upper:
             done = min(t + ROWS, n_free)
-            _subtract_product(a, a_cols, rows, t, done, n_free - done, y, done, tile, lanes)
+            subtract_product(a, a_cols, rows, t, done, n_free - done, y, done, tile, lanes)
         else:
-            _subtract_product(a, a_cols, rows, t, 0, t, y, 0, tile, lanes)
+            subtract_product(a, a_cols, rows, t, 0, t, y, 0, tile, lanes)
         for turn in range(height):
             r = height - 1 - turn if upper else turn
             i = t + r
             for other in range(turn):
                 q = height - 1 - other if upper else other
-                _add_scaled(-coefficient[r, q], y, t + q, tile, r)
+                add_scaled(-coefficient[r, q], y, t + q, tile, r)
             for c in range(columns):
                 tile[r, c] = scale[i] * tile[r, c] + (x[i, c] - shift[i, c])
-            along = _dot(tile, r, v, i)
+            along = dot_rows(tile, r, v, i)
             for c in range(columns):
                 solved = tile[r, c] - along * v[i, c]
                 y[i, c] = scale[i] * solved
                 change[r, c] = y[i, c]
                 out[i, c] = solved + shift[i, c]
-            product += _dot(x, i, out, i)
+            product += dot_rows(x, i, out, i)
         if not gram:
-            _add_outer(a, a_cols, rows, t, a_cols, change, w, lanes)
+            add_outer(a, a_cols, rows, t, a_cols, change, w, lanes)
     return product
 
 
@@ -602,9 +429,9 @@ def _advance(alpha, y, q, u, r, n_free):
     factor = y.dtype.type(alpha)
     total = 0.0
     for i in range(n_free):
-        _add_scaled(factor, y, i, u, i)
-        _add_scaled(-factor, q, i, r, i)
-        total += _dot(r, i, r, i)
+        add_scaled(factor, y, i, u, i)
+        add_scaled(-factor, q, i, r, i)
+        total += dot_rows(r, i, r, i)
     return total
 
 
@@ -616,7 +443,7 @@ def _extend(beta, r, p, n_free):
     for i in range(n_free):
         for c in range(p.shape[1]):
             p[i, c] = r[i, c] + factor * p[i, c]
-        total += _dot(p, i, p, i)
+        total += dot_rows(p, i, p, i)
     return total
 
 
@@ -675,7 +502,7 @@ def adjoint(S, C, V, norms, given, pull, prox_lam, max_iter, tolerance, room, ti
             scale[f] = 1 / math.sqrt(held) if held > least else 0.0
             for c in range(k):
                 v[f, c] = V[b, free[f], c]
-        _clear(u, n_free)
+        clear(u, n_free)
         _right_side(v, pull, b, free, n_free, scale, s)
         size = _unit_scale(s, n_free)
         _triangular_solve(
@@ -684,7 +511,7 @@ def adjoint(S, C, V, norms, given, pull, prox_lam, max_iter, tolerance, room, ti
         _copy(r, n_free, p)
         residual = length = _advance(0.0, r, r, r, r, n_free)
         target = tolerance * residual
-        while residual > target and iterations[b] < max_iter:
+        while residual > target and iterations[b] < max_iter and not stopped(ticket):
             _triangular_solve(
                 True, gram, a, a_cols, rows, n_free, scale, v, p, zero, y, s, w, tile, change, coefficient, lanes
             )

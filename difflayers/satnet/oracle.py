@@ -25,6 +25,17 @@ MOMENTUM = 0.5
 LEAST_REFERENCE = 0.5
 
 
+def rounding(norms: Tensor, lengths: Tensor, unit: float) -> float:
+    """By how much rounding alone may seem to lower the objective in a sweep: sum_i e_i^2 / max(|g_i|, e_i).
+
+    e_i = unit |s_i| |S|, with unit half the dtype's eps, is about the error of g_i, and v_i moves by e_i / |g_i|.
+    norms (N,) = |g_i|, 0 where i is given; lengths (N,) = |s_i|.
+    """
+    errors = unit * lengths * lengths.norm()
+    moved = errors**2 / torch.maximum(norms, errors)
+    return float(moved[(norms > 0) & (errors > 0)].sum())
+
+
 class Solution(NamedTuple):
     """What the forward pass of one sample leaves behind."""
 
@@ -89,13 +100,14 @@ def mixing(
     S (N, m); z (n,) in [0, 1]; given (n,) bool; start (N, k), unit rows. The update v_i = -g_i / |g_i| is the exact
     minimiser over v_i and lowers f by |g_i| |v_i_new - v_i_old|^2. Stops after the first sweep that lowers f by less than
     eps times the reference, or after max_iter sweeps. The reference is what the first sweep lowered f by, and at least half
-    of its sum_i |g_i|, the scale of f: a start near the solution, from which a sweep gains little, counts as near.
+    of its sum_i |g_i|, the scale of f: a start near the solution, from which a sweep gains little, counts as near. A sweep that
+    lowers f by no more than `rounding` counts as one that lowers it by nothing, and is the last whatever eps is.
 
     Not in the paper: `momentum`. A sweep starts from V + momentum (V - V_previous), the free rows extrapolated (each has
     length 1 again once it is updated). A sweep that ends above the last f is taken back, momentum is halved and the next
     sweep is a plain one. momentum = 0 is the paper's algorithm to the letter.
     """
-    C = S @ S.T
+    C, lengths, unit = S @ S.T, S.double().norm(dim=1), torch.finfo(S.dtype).eps / 2
     V = relax_inputs(z, given, start)
     norms = S.new_zeros(len(S))
     free = free_coordinates(given, len(S))
@@ -121,6 +133,8 @@ def mixing(
         norms, f = swept_norms, swept_f
         if sweeps == 1:
             reference = max(decrease, LEAST_REFERENCE * float(norms.sum()))
+        if decrease <= rounding(norms.double(), lengths, unit):
+            decrease = 0.0
         relative = decrease / reference if reference > 0 else 0.0
         if decrease < eps * reference or decrease == 0:
             break

@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from difflayers import _backends, functional
-from difflayers.satnet import cpu, kernels, op, oracle
+from difflayers.satnet import cpu, kernels, op, oracle, tiles
+from difflayers.satnet import gram as gram_module
 
 # batch, n, m, aux, k
 SIZES = {
@@ -299,27 +300,40 @@ def test_result_of_a_sample_is_its_own_to_the_bit(dtype: torch.dtype, always_thr
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("rows", "m"), [(22, 133), (26, 5), (26, 4), (146, 72)])
-def test_number_of_threads_changes_no_bit(
-    rows: int, m: int, dtype: torch.dtype, always_threads: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of what the kernels do. C = S S' is torch's, and BLAS may round it differently: it is computed on one thread here."""
+def test_number_of_threads_changes_no_bit(rows: int, m: int, dtype: torch.dtype, always_threads: None) -> None:
+    """C = S S' included, which BLAS rounds differently on 3 threads or 8."""
     p = make_problem(9, rows - 1, m, k=11, dtype=dtype)
     grad = torch.randn_like(p.z)
-    gram = cpu._gram
-
-    def gram_on_one_thread(*args: Any, **options: Any) -> Any:
-        torch.set_num_threads(1)
-        try:
-            return gram(*args, **options)
-        finally:
-            torch.set_num_threads(threads)
-
-    monkeypatch.setattr(cpu, "_gram", gram_on_one_thread)
-    threads = 1
     want = solve(p, grad)
-    for threads in (2, 3, 4, 5, 8):
+    for threads in (2, 3, 4, 5, 8, 64):
         torch.set_num_threads(threads)
+        gram_module._kept = ()
         assert_same_bits(solve(p, grad), want)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "m"), [(1, 1), (5, 3), (26, 30), (147, 72)])
+def test_the_gram_matrix(rows: int, m: int, dtype: torch.dtype) -> None:
+    S = torch.randn(rows, m, dtype=dtype)
+    C = gram_module.gram(S)
+    assert_close(C, S @ S.T)
+    assert torch.equal(C, C.T)
+
+
+def test_a_kept_gram_matrix_is_that_of_s_as_it_is_now() -> None:
+    """Changes that no version counter sees included; and it is kept."""
+    S = torch.randn(9, 5)
+    first = gram_module.gram(S)
+    assert gram_module.gram(S.clone()) is first
+    S.data[3] += 1
+    assert_close(gram_module.gram(S), S @ S.T)
+    S.numpy()[4] = 2
+    assert_close(gram_module.gram(S), S @ S.T)
+    assert_close(gram_module.gram(S.double()), S.double() @ S.double().T)
+    assert_close(gram_module.gram(S.view(5, 9)), S.view(5, 9) @ S.view(5, 9).T)
+    for _ in range(9):
+        gram_module.gram(torch.randn(9, 5))
+    assert len(gram_module._kept) == 4 and gram_module.gram(S) is not first
 
 
 def test_threads_are_used(monkeypatch: pytest.MonkeyPatch, always_threads: None) -> None:
@@ -473,8 +487,8 @@ def test_awkward_rows_are_the_oracle_and_finite(dtype: torch.dtype, prox_lam: fl
 
 WIDTH = """
 import torch
-from difflayers.satnet import kernels
-kernels.VECTOR_BYTES = {width}
+from difflayers.satnet import tiles
+tiles.VECTOR_BYTES = {width}
 from satnet_problems import kernel_adjoint, make_problem
 from difflayers.satnet import cpu, oracle
 for sizes in ((3, 13, 9, 6, 5), (2, 19, 3, 7, 9), (2, 11, 12, 3, 24)):
@@ -492,7 +506,7 @@ print("same")
 """
 
 
-@pytest.mark.parametrize("width", [width for width in (16, 32, 64) if width != kernels.VECTOR_BYTES])
+@pytest.mark.parametrize("width", [width for width in (16, 32, 64) if width != tiles.VECTOR_BYTES])
 def test_vectors_of_other_processors_give_the_oracle_too(width: int, tmp_path: Path) -> None:
     """Compiled anew for each width: LLVM splits or joins what this processor does not have."""
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parent)}

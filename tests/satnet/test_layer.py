@@ -449,6 +449,28 @@ def test_input_mask_outlives_to_empty_and_loading() -> None:
         assert moved.input_mask is not None and torch.equal(moved.input_mask, mask)
 
 
+@pytest.mark.parametrize("options", [{}, {"m": 3}], ids=str)
+def test_given_clauses_outlive_meta_and_to_empty(options: dict[str, Any]) -> None:
+    clauses = [[-1, 2], [-2, 3], [1, 4]]
+    layer = SATNet.from_clauses(clauses, **options)
+    assert layer.fixed is not None
+    want = layer.fixed.clone()
+    with torch.device("meta"):
+        born = SATNet.from_clauses(clauses, **options)
+        loaded = SATNet.from_state_dict(layer.state_dict())
+    assert born.fixed is not None and born.fixed.is_meta and born.S.is_meta
+    named = SATNet.from_clauses(clauses, device="meta", **options)
+    gone = copy.deepcopy(layer).to("meta")
+    for moved in (born, loaded, named, gone, copy.deepcopy(gone).double(), copy.deepcopy(layer)):
+        moved = moved.to_empty(device="cpu")
+        moved.reset_parameters()
+        assert moved.fixed is not None and torch.equal(moved.fixed.float(), want)
+    with torch.no_grad():
+        layer.fixed *= 2
+    layer.double()
+    assert torch.equal(layer.fixed.float(), 2 * want)
+
+
 @pytest.mark.parametrize("options", [{}, {"m": 3, "aux": 2}, {"learnable": True}], ids=str)
 def test_a_state_dict_of_given_clauses_can_be_loaded(options: dict[str, Any]) -> None:
     layer = SATNet.from_clauses([[-1, 2], [-2, 3], [1, 4]], **options)
