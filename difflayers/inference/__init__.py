@@ -11,7 +11,7 @@ from difflayers.inference.extraction import extract_rules
 from difflayers.inference.objective import AcceptanceLimit, Answers, acceptance_limit, learnt_objective
 from difflayers.inference.rounding import round_best
 from difflayers.inference.rules import Rule, Rules
-from difflayers.inference.search import search
+from difflayers.inference.search import SearchRound, search
 
 __all__ = [
     "AcceptanceLimit",
@@ -20,6 +20,7 @@ __all__ = [
     "ExactAnswers",
     "Rule",
     "Rules",
+    "SearchRound",
     "acceptance_limit",
     "decode",
     "extract_rules",

@@ -16,7 +16,7 @@ surest of is nearly always right, above all which values a variable does *not* h
 """
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -49,6 +49,22 @@ FIRST_ITER, FIRST_EPS = 100, 1e-4
 NEXT_ITER, NEXT_EPS = 10, 1e-3
 """How far a decimation solves the layer at its start, and from there on: the last round's vectors are nearly right."""
 JUDGE_ITER = 40
+
+
+@dataclass(frozen=True)
+class SearchRound:
+    """One pass of the layer in a search, as `search` tells its `watch`; on the CPU."""
+
+    problem: int
+    """Which problem of the batch, counted as if that had one dimension."""
+    path: int
+    """Which of its decimations, from 1."""
+    values: Tensor
+    """(v,), int64: what is fixed so far."""
+    given: Tensor
+    """(v,), bool: where."""
+    probabilities: Tensor
+    """(v, s): of the values of each variable, by this pass."""
 
 
 @dataclass(order=True)
@@ -227,6 +243,7 @@ def search(
     batch_size: int = 200,
     generator: torch.Generator | None = None,
     progress: bool = False,
+    watch: Callable[[SearchRound], None] | None = None,
 ) -> Answers:
     """Complete partial assignments by decimation with a trained layer, and go back where the answer is not accepted.
 
@@ -247,6 +264,8 @@ def search(
         batch_size: problems at a time. When one is done, the next takes its place.
         generator: where one seed is drawn from; torch's global generator if None.
         progress: show a progress bar (tqdm) on the standard error.
+        watch: called with a `SearchRound` after each pass of the layer that completes a problem, those of learnt objectives
+            left out. It changes nothing.
 
     Returns:
         `Answers`. Ctrl-C ends the search, and they are what was found so far. Each depends on its problem and the seed alone,
@@ -284,7 +303,7 @@ def search(
     interrupted = False
     with ProgressBar(progress, len(trees), "searching", "problems") as bar:
         try:
-            while _step(state, waiting, judge, paths, starts, bar):
+            while _step(state, waiting, judge, paths, starts, bar, watch):
                 pass
         except KeyboardInterrupt:
             interrupted = True
@@ -295,7 +314,15 @@ def search(
     return replace(answers.to(S.device), interrupted=interrupted).reshape(shape)
 
 
-def _step(state: _Paths, waiting: Iterator[_Tree], judge: Judge, paths: int, starts: int, bar: ProgressBar) -> bool:
+def _step(
+    state: _Paths,
+    waiting: Iterator[_Tree],
+    judge: Judge,
+    paths: int,
+    starts: int,
+    bar: ProgressBar,
+    watch: Callable[[SearchRound], None] | None,
+) -> bool:
     """One round of all decimations under way; False if there are none."""
     for row, tree in enumerate(state.trees):
         if tree is None and (following := next(waiting, None)) is not None:
@@ -320,6 +347,13 @@ def _step(state: _Paths, waiting: Iterator[_Tree], judge: Judge, paths: int, sta
             state.begin(row, tree.descend(starts))
     if len(rows := rows[~ended]):
         scores = state.solve(rows, judge.limit)
+        if watch is not None:
+            for row, p in zip(rows.tolist(), scores, strict=True):
+                tree = state.trees[row]
+                assert tree is not None
+                watch(
+                    SearchRound(tree.index, tree.paths, state.values[row].clone(), state.given[row].clone(), p.clone())
+                )
         left = ~state.hopeless[rows]
         if left.any():
             state.decide(rows[left], scores[left])

@@ -82,6 +82,23 @@ def test_rules_save_passes_and_refute() -> None:
     assert not twice.accepted and torch.isfinite(twice.objective)
 
 
+def test_watching_changes_nothing_and_sees_every_pass() -> None:
+    values, given = latin_problems(7, share=0.3)
+    rounds: list[inference.SearchRound] = []
+    plain = inference.search(LAYER, LATIN, values, given, limit=LIMIT, generator=seeded())
+    found = inference.search(LAYER, LATIN, values, given, limit=LIMIT, generator=seeded(), watch=rounds.append)
+    assert all(torch.equal(getattr(plain, name), getattr(found, name)) for name in FIELDS)
+    for b in range(7):
+        of_problem = [one for one in rounds if one.problem == b]
+        assert torch.equal(of_problem[0].values[given[b]], values[b][given[b]])
+        assert torch.equal(of_problem[0].given, given[b])
+        assert sorted({one.path for one in of_problem}) == list(range(1, int(found.paths[b]) + 1))
+        # Every path that is not given up has one more pass, for the learnt objective of its end.
+        assert int(found.passes[b]) - int(found.paths[b]) <= len(of_problem) < int(found.passes[b])
+        shares = of_problem[0].given.sum(), of_problem[-1].given.sum()
+        assert shares[0] < shares[1] and all(one.probabilities.shape == (16, 4) for one in of_problem)
+
+
 def test_without_a_judge_nothing_is_accepted() -> None:
     values, given = latin_problems(5)
     found = inference.search(LAYER, LATIN, values, given, paths=2)
