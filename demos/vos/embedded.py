@@ -1,19 +1,21 @@
 """Proposals that need no download: regions of a segmentation at several scales, and the last masks carried on by optical flow.
 
-Nothing here is learned. The segmentation is scikit-image's (Felzenszwalb and Huttenlocher 2004), the flow and the cut are
-OpenCV's (dense inverse search, Kroeger et al. 2016; GrabCut, Rother et al. 2004).
+Nothing here is learned but from the video itself. The segmentation is scikit-image's (Felzenszwalb and Huttenlocher 2004), the
+flow and the cut are OpenCV's (dense inverse search, Kroeger et al. 2016; GrabCut, Rother et al. 2004), the forest is
+scikit-learn's (extremely randomized trees, Geurts et al. 2006).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 from skimage.segmentation import felzenszwalb
 
+from demos.vos.appearance import Appearance, Pixels, distances, pixels_of
 from demos.vos.data import Clip
 from demos.vos.images import Frame, Labels
 from demos.vos.proposals import Proposals, ProposalSource
@@ -24,12 +26,14 @@ _SEGMENTED = 160
 """The same for the segmentation, which is the slowest part."""
 _SCALES = (100.0, 300.0, 900.0)
 """Of the segmentation: the larger, the fewer regions."""
-_BAND = 0.5
-"""How far a cut may move an outline, as a share of the square root of the object's area."""
-_BINS = 24
-"""Of each of a colour's three numbers."""
-_TELLING = 1.0
-"""The logarithm of a likelihood ratio from which on a colour speaks for or against the object."""
+_REACH = 1.0
+"""How far outside of the moved mask the object may be, as a share of the square root of its area."""
+_TRUST = 0.25
+"""How far from the outline of the moved mask, in that unit, its word weighs one unit of log-odds."""
+_SURE_INSIDE, _SURE_OUTSIDE = 2.0, -6.0
+"""The most that the moved mask says by itself, in log-odds."""
+_TREES_NOW = 12
+"""Of the forest that is learned anew from each frame."""
 _TINY = 40
 """Of pixels: objects below are carried on by the flow alone."""
 
@@ -79,23 +83,24 @@ class EmbeddedProposals(ProposalSource):
 class Follower:
     """Carries the masks of one tracker from each frame to the next, and fits them to what is seen there.
 
-    The flow moves a mask. A cut then decides about a band at its outline, beginning with the colours that the object and
-    what is around it had where it was seen first. A cut that changes the area by more than a factor of 1.7 has gone astray,
-    and the moved mask stays.
+    The flow moves a mask. Two forests say which pixels near it look like the object: one has learned it from the frame in which
+    it was seen first, one from the frame before. What they say, and how far inside or outside of the moved mask a pixel is,
+    add up as log-odds, and a cut smoothes the result.
     """
 
     def __init__(self) -> None:
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._before: Frame | None = None
         self._labels: Labels | None = None
-        self._colours: dict[int, NDArray[np.float32]] = {}
+        self._first: dict[int, Appearance] = {}
 
     def keep(self, frame: Frame, labels: Labels) -> None:
         """What the tracker says of a frame; the next proposals follow it."""
         self._before, self._labels = _shrunk(frame), labels
         for label in map(int, np.unique(labels[labels > 0])):
-            if label not in self._colours:
-                self._colours[label] = _likelihoods(self._before, _shrunk_mask(labels == label, self._before))
+            mask = _shrunk_mask(labels == label, self._before) > 0.5
+            if label not in self._first and _TINY <= mask.sum() < mask.size:
+                self._first[label] = Appearance(pixels_of(self._before), mask)
 
     def propose(self, frame: Frame) -> NDArray[np.bool_]:
         """(n, H, W): a mask for each object that was seen in the frame before."""
@@ -109,49 +114,55 @@ class Follower:
         if min(height, width) >= 16:  # less is too small for the flow's pyramid
             flow = self._flow.calc(grey[0], grey[1], flow)
         rows, columns = np.mgrid[:height, :width].astype(np.float32)
-        masks, colours = [], _quantised(small)
+        masks, now, before = [], pixels_of(small), pixels_of(self._before)
         for label in map(int, np.unique(self._labels[self._labels > 0])):
             mask = _shrunk_mask(self._labels == label, small)
             moved = cv2.remap(mask, columns + flow[..., 0], rows + flow[..., 1], cv2.INTER_LINEAR)
-            speaks = cv2.GaussianBlur(self._colours[label][colours], (0, 0), 1.0)
-            fitted = _cut(small, moved, speaks)
-            full = cv2.resize(fitted, (frame.shape[1], frame.shape[0]), interpolation=cv2.INTER_LINEAR) > 0.5
+            if label in self._first and min((mask > 0.5).sum(), (moved > 0.5).sum()) >= _TINY:
+                looks = self._first[label], Appearance(before, mask > 0.5, _TREES_NOW)
+                moved = _fitted(small, now, moved, looks)
+            full = cv2.resize(moved, (frame.shape[1], frame.shape[0]), interpolation=cv2.INTER_LINEAR) > 0.5
             if full.any():
                 masks.append(full)
         return np.stack(masks) if masks else none
 
 
-def _cut(frame: Frame, moved: NDArray[np.float32], speaks: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The mask in [0, 1] with its outline moved to where colours change; `speaks` is above 0 where they are the object's."""
-    inside = (moved > 0.5).astype(np.uint8)
-    area = int(inside.sum())
-    if area < _TINY or area > 0.9 * inside.size:
-        return moved
-    band = max(3.0, _BAND * math.sqrt(area))
-    outwards = cv2.distanceTransform(1 - inside, cv2.DIST_L2, 3)
-    inwards = cv2.distanceTransform(inside, cv2.DIST_L2, 3)
-    trimap = np.full(inside.shape, cv2.GC_BGD, np.uint8)
-    near, core = (outwards > 0) & (outwards < band), inwards > min(band, 0.6 * float(inwards.max()))
-    trimap[near] = cv2.GC_PR_BGD
-    trimap[near & (speaks > _TELLING)] = cv2.GC_PR_FGD
-    trimap[inside > 0] = cv2.GC_PR_FGD
-    trimap[(inside > 0) & ~core & (speaks < -_TELLING)] = cv2.GC_PR_BGD
-    trimap[core & (speaks >= -2 * _TELLING)] = cv2.GC_FGD
-    y, x = np.nonzero(outwards < 2 * band + 6)
-    part = slice(y.min(), y.max() + 1), slice(x.min(), x.max() + 1)
-    sub = np.ascontiguousarray(trimap[part])
-    of_object = np.isin(sub, (cv2.GC_FGD, cv2.GC_PR_FGD))
-    if of_object.sum() < 6 or (~of_object).sum() < 6:  # GrabCut fits five Gaussians to each
-        return moved
-    cv2.setRNGSeed(0)
-    cv2.grabCut(
-        np.ascontiguousarray(frame[part]), sub, None, np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK
+def _fitted(
+    frame: Frame, pixels: Pixels, moved: NDArray[np.float32], looks: Sequence[Appearance]
+) -> NDArray[np.float32]:
+    """The mask in [0, 1] where both its place and its looks say so."""
+    place = distances(moved > 0.5) / math.sqrt(float((moved > 0.5).sum()))
+    near = place > -_REACH
+    likely = np.full(moved.shape, 0.01, np.float32)
+    likely[near] = np.mean([look(pixels[near]) for look in looks], 0)
+    likely = cv2.GaussianBlur(likely, (0, 0), 1.0)
+    odds = np.log((likely + 0.02) / (1.02 - likely)) + np.clip(place / _TRUST, _SURE_OUTSIDE, _SURE_INSIDE)
+    share = np.where(near, 1 / (1 + np.exp(-odds)), 0)
+    cut = _without_islands(_cut(frame, share), moved > 0.5)
+    return cut if (cut > 0.5).any() else moved
+
+
+def _cut(frame: Frame, share: NDArray[np.float64]) -> NDArray[np.float32]:
+    """What GrabCut makes of it, where that is neither sure nor excluded."""
+    trimap = np.select(
+        [share > 0.95, share > 0.5, share > 0.05], [cv2.GC_FGD, cv2.GC_PR_FGD, cv2.GC_PR_BGD], cv2.GC_BGD
     )
-    cut = np.zeros_like(moved)
-    cut[part] = np.isin(sub, (cv2.GC_FGD, cv2.GC_PR_FGD))
-    if not 0.6 < cut.sum() / area < 1.7:
-        return moved
-    return np.asarray(cv2.GaussianBlur(0.8 * cut + 0.2 * moved, (0, 0), 0.7), dtype=np.float32)
+    trimap = trimap.astype(np.uint8)
+    if min((trimap == cv2.GC_FGD).sum(), (trimap == cv2.GC_BGD).sum()) < 6:  # GrabCut fits five Gaussians to each
+        return share.astype(np.float32)
+    cv2.setRNGSeed(0)
+    model = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.grabCut(np.ascontiguousarray(frame), trimap, None, *model, 1, cv2.GC_INIT_WITH_MASK)
+    inside = np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
+    return np.asarray(0.5 * share + 0.5 * cv2.GaussianBlur(inside, (0, 0), 0.7), dtype=np.float32)
+
+
+def _without_islands(share: NDArray[np.float32], moved: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Without the smaller pieces that do not touch the moved mask."""
+    _, pieces, stats, _ = cv2.connectedComponentsWithStats((share > 0.5).astype(np.uint8))
+    touching = np.unique(pieces[moved])
+    far = [i for i in range(1, len(stats)) if i not in touching and stats[i, cv2.CC_STAT_AREA] < 0.3 * moved.sum()]
+    return np.where(np.isin(pieces, far), np.float32(0), share)
 
 
 def _shrunk(frame: Frame, shorter: int = _SHORTER) -> Frame:
@@ -166,23 +177,3 @@ def _shrunk_mask(mask: NDArray[np.bool_], small: Frame) -> NDArray[np.float32]:
     """How much of each pixel of the smaller picture a mask covers."""
     size = small.shape[1], small.shape[0]
     return np.asarray(cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA))
-
-
-def _quantised(frame: Frame) -> NDArray[np.int64]:
-    """A number for the colour of each pixel, in CIELAB."""
-    lab = cv2.cvtColor(frame.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    scaled = (lab - (0, -60, -60)) / (100, 120, 120) * _BINS
-    return np.ravel_multi_index(tuple(np.moveaxis(scaled.clip(0, _BINS - 1).astype(np.int64), -1, 0)), (_BINS,) * 3)
-
-
-def _likelihoods(frame: Frame, mask: NDArray[np.float32]) -> NDArray[np.float32]:
-    """By colour, the logarithm of how much likelier it is in the mask than around it, within [-4, 4]."""
-    colours, size = _quantised(frame), math.sqrt(max(1.0, float(mask.sum())))
-    distance = cv2.distanceTransform((mask < 0.5).astype(np.uint8), cv2.DIST_L2, 3)
-    around = (1 - mask) * (np.exp(-distance / size) + 0.02)
-    shares = []
-    for weights in (mask, around):
-        counts = np.bincount(colours.ravel(), weights.ravel(), _BINS**3).reshape((_BINS,) * 3)
-        smooth = ndimage.gaussian_filter(counts, 1.0, mode="nearest").ravel()
-        shares.append(smooth / max(float(smooth.sum()), 1e-9) + 1e-6)
-    return np.log(shares[0] / shares[1]).clip(-4, 4).astype(np.float32)

@@ -219,6 +219,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="an object of the first frame, in pixels; repeat for more",
     )
     track.add_argument(
+        "--truth",
+        type=Path,
+        metavar="DIR",
+        help="masks of some frames, palette PNGs named as these: print each object's mean J",
+    )
+    track.add_argument(
         "--proposals", choices=("embedded", "maskrcnn"), default="embedded",
         help="embedded: regions of a segmentation, and the last masks by optical flow; nothing is downloaded. maskrcnn: "
         "torchvision's Mask R-CNN, whose weights it downloads, and the last masks (default: %(default)s)",

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from demos.vos.images import Frame, Labels
 
-_COLORS = np.array(
+COLORS = np.array(
     [(230, 60, 60), (60, 160, 250), (250, 200, 40), (70, 200, 110), (200, 90, 220), (250, 140, 40), (60, 210, 210)],
     dtype=np.float64,
 )
@@ -29,7 +29,7 @@ def overlay(frame: Frame, labels: Labels, *, opacity: float = 0.5) -> Frame:
     for label in np.unique(labels):
         if label not in (0, 255):
             mask = labels == label
-            color = _COLORS[(int(label) - 1) % len(_COLORS)]
+            color = COLORS[(int(label) - 1) % len(COLORS)]
             picture[mask] = (1 - opacity) * picture[mask] + opacity * color
             picture[mask & ~ndimage.binary_erosion(mask, border_value=1)] = 255
     return picture.round().astype(np.uint8)

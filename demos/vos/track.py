@@ -7,6 +7,7 @@ import csv
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from safetensors.torch import save
 from demos.checkpoints import read_checkpoint
 from demos.files import write_atomically
 from demos.progress import progress_bar
+from demos.vos.data import listed
 from demos.vos.embedded import EmbeddedProposals
 from demos.vos.evaluate import with_unmatched_cost
 from demos.vos.given import masks_from_boxes, read_first_masks
@@ -28,6 +30,7 @@ from demos.vos.proposals import Following, MaskRCNNProposals, Proposals
 from demos.vos.tracking import Tracker, observe
 from demos.vos.train import load_features, load_unmatched_costs
 from demos.vos.video import Video
+from difflayers.metrics import jaccard
 
 MASKS_NAME, OBJECTS_NAME, OVERLAY_NAME = "masks", "objects.csv", "overlay.mp4"
 SHEET_NAME, STATE_NAME = "contact-sheet.png", "state.safetensors"
@@ -113,6 +116,14 @@ class TrackRun:
 
     def run(self, progress: Callable[[], None] = lambda: None) -> int:
         """Track all frames that are left; the number of frames of the video."""
+        frames = self.start
+        for t, _, _ in self.steps():
+            frames = t + 1
+            progress()
+        return frames
+
+    def steps(self) -> Iterator[tuple[int, Frame, Labels]]:
+        """Track all frames that are left, one a step: its number, the picture, its labels. The last step writes the video."""
         self.output.mkdir(parents=True, exist_ok=True)
         t = self.start
         with self._rows_path.open("a" if self.start else "w", encoding="utf-8", newline="") as file:
@@ -127,13 +138,12 @@ class TrackRun:
                 if t % _EVERY == 0:
                     file.flush()
                     self._save(t, name, file.tell())
-                progress()
+                yield t - 1, frame, labels
         pictures = (overlay(frame, labels) for frame, labels in self._results())
         write_video(self.output / OVERLAY_NAME, _even(pictures), fps=self.video.fps)
         write_atomically(self.output / SHEET_NAME, self._sheet(t))
         self._rows_path.replace(self.output / OBJECTS_NAME)
         (self.output / STATE_NAME).unlink(missing_ok=True)
-        return t
 
     def _results(self) -> Iterator[tuple[Frame, Labels]]:
         for name, frame in self.video.frames():
@@ -228,6 +238,38 @@ def summary(run: TrackRun, frames: int) -> str:
     return "\n".join(lines)
 
 
+def scores_of(run: TrackRun, truth: Path) -> tuple[dict[int, float], int]:
+    """Of each object the mean J over the frames after the first whose masks are known, and the number of these frames.
+
+    Args:
+        run: that has ended.
+        truth: a folder of palette PNGs, some of the frames'. They are named as these, or end in the frame's number.
+
+    Raises:
+        ValueError: none for a frame after the first; another size.
+    """
+    tracked = sorted((run.output / MASKS_NAME).glob("*.png"))
+    names = {path.stem: path for path in tracked}
+    found: dict[int, list[float]] = {label: [] for label in run.objects}
+    known = 0
+    for path in sorted(one for one in listed(truth) if one.suffix.lower() == ".png"):
+        number = re.search(r"\d+$", path.stem)
+        if path.stem not in names and (number is None or int(number[0]) >= len(tracked)):
+            continue
+        mask = names[path.stem] if path.stem in names or number is None else tracked[int(number[0])]
+        if mask == tracked[0]:
+            continue
+        wanted, got = read_labels(path, run.video.size), read_labels(mask)
+        known += 1
+        for label, own in found.items():
+            own.append(float(jaccard(wanted == label, got == label)))
+    if not known:
+        raise ValueError(
+            f"--truth: {truth} has no masks of a frame after the first, wanted palette PNGs named as the frames"
+        )
+    return {label: float(np.mean(own)) for label, own in found.items()}, known
+
+
 def track_video(arguments: argparse.Namespace, checkpoint: Path, device: torch.device) -> None:
     """The command ``track``: reads what it is given, tracks, and says what came out."""
     video = Video(arguments.video)
@@ -247,6 +289,8 @@ def track_video(arguments: argparse.Namespace, checkpoint: Path, device: torch.d
         first = masks_from_boxes(video.first, arguments.box)
     else:
         first = read_first_masks(arguments.masks, video.size)
+    if arguments.truth is not None and not arguments.truth.is_dir():
+        raise ValueError(f"--truth: {arguments.truth} is no folder")
     features = load_features(checkpoint, device=device)
     costs = load_unmatched_costs(checkpoint)
     cost = costs.get(arguments.matching, features.config.unmatched_cost)
@@ -266,6 +310,10 @@ def track_video(arguments: argparse.Namespace, checkpoint: Path, device: torch.d
     with progress_bar(max(0, video.count - run.start), "tracking", " frames") as bar:
         frames = run.run(bar.update)
     print(summary(run, frames))
+    if arguments.truth is not None:
+        means, known = scores_of(run, arguments.truth)
+        for label, mean in means.items():
+            print(f"object {label}: mean J {mean:.3f} over {known} frames whose masks are known")
     if frames < video.count and arguments.video.is_file():
         print(f"The video's header says {video.count} frames; {frames} could be read.")
     print(

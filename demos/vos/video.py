@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,7 @@ class Video:
 
     Args:
         path: a video that OpenCV's FFmpeg reads, turned upright as it says, or a folder of pictures, in the order of names.
+        most: frames after so many are left out.
 
     Attributes:
         size: height and width of every frame.
@@ -29,8 +31,10 @@ class Video:
         ValueError: no such file or folder, no frames, or what cannot be read as a video.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.fps = path, 24.0
+    def __init__(self, path: Path, most: int | None = None) -> None:
+        if most is not None and most < 1:
+            raise ValueError(f"most must be 1 or more; got {most}")
+        self.path, self.fps, self._most = path, 24.0, most
         self._pictures: list[Path] = []
         if path.is_dir():
             self._pictures = sorted(one for one in listed(path) if one.suffix.lower() in FRAME_SUFFIXES)
@@ -45,6 +49,7 @@ class Video:
             capture.release()
         else:
             raise ValueError(f"{path}: no such file or folder; wanted a video or a folder of frames")
+        self.count = self.count if most is None else min(self.count, most)
         self.first = next(self.frames())[1]
         self.size = self.first.shape[0], self.first.shape[1]
 
@@ -54,7 +59,8 @@ class Video:
         Raises:
             ValueError: a picture of another size than the first, or one that cannot be read.
         """
-        for t, (name, frame) in enumerate(self._from(start), start=start):
+        left = None if self._most is None else max(0, self._most - start)
+        for t, (name, frame) in enumerate(islice(self._from(start), left), start=start):
             if t and frame.shape[:2] != self.size:
                 raise ValueError(
                     f"{self.path}: got frame {name} of {frame.shape[0]} x {frame.shape[1]}, wanted that of the first, "

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from demos.vos import track as module
 from demos.vos.__main__ import main
+from demos.vos.appearance import Appearance, distances, pixels_of
 from demos.vos.embedded import EmbeddedProposals, Follower
 from demos.vos.given import masks_from_boxes, read_first_masks
 from demos.vos.images import PALETTE, read_labels, write_labels
@@ -128,6 +129,38 @@ def test_a_run_that_was_stopped_goes_on_as_it_would_have(
     assert (tmp_path / "parts" / "objects.csv").read_bytes() == (tmp_path / "whole" / "objects.csv").read_bytes()
     for path in (tmp_path / "whole" / "masks").iterdir():
         assert path.read_bytes() == (tmp_path / "parts" / "masks" / path.name).read_bytes()
+
+
+def test_the_truth_of_some_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth = folder(tmp_path / "frames", frames=4)
+    (tmp_path / "known").mkdir()
+    for name, t in (("0000", 0), ("0001", 1), ("frame_000003", 3), ("other", 2), ("0077", 2)):
+        write_labels(tmp_path / "known" / f"{name}.png", truth[t])
+    command = ["track", str(tmp_path / "frames"), "--masks", str(tmp_path / "first.png")]
+    assert main([*command, "--truth", str(tmp_path / "known"), "--output", str(tmp_path / "out")]) == 0
+    text = capsys.readouterr().out
+    for label in (1, 2):
+        found = [read_labels(tmp_path / "out" / "masks" / f"{t:04d}.png") == label for t in (1, 3)]
+        mean = np.mean([float(jaccard(truth[t] == label, mask)) for t, mask in zip((1, 3), found, strict=True)])
+        assert f"object {label}: mean J {mean:.3f} over 2 frames whose masks are known" in text and mean > 0.7
+    assert main([*command, "--truth", str(tmp_path / "frames.txt"), "--output", str(tmp_path / "no")]) == 2
+    assert "frames.txt is no folder" in capsys.readouterr().err
+    (tmp_path / "none").mkdir()
+    assert main([*command, "--truth", str(tmp_path / "none"), "--output", str(tmp_path / "out2")]) == 2
+    assert "has no masks of a frame after the first" in capsys.readouterr().err
+
+
+def test_an_appearance_is_learned_from_one_frame() -> None:
+    frame, labels = scene(0)
+    pixels = pixels_of(frame)
+    look = Appearance(pixels, labels == 1)
+    moved, truth = scene(3)
+    likely = look(pixels_of(moved).reshape(-1, pixels.shape[-1])).reshape(HEIGHT, WIDTH)
+    assert likely[truth == 1].mean() > 0.8 and likely[truth != 1].mean() < 0.1
+    same = Appearance(pixels, labels == 1)(pixels_of(moved).reshape(-1, pixels.shape[-1])).reshape(HEIGHT, WIDTH)
+    assert np.array_equal(likely, same)
+    far = distances(labels == 1)
+    assert (far[labels == 1] > 0).all() and (far[labels != 1] < 0).all()
 
 
 def test_a_video_of_one_frame_and_a_tiny_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
