@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUILD := pyproject.toml setup.cfg difflayers/__init__.py
 
-.PHONY: help demo demo-vos test test-slow test-gpu lint bench bench-gpu docs release-check clean
+.PHONY: help demo demo-vos test test-slow test-gpu test-browser lint bench bench-gpu docs release-check clean
 
 help:
 	@echo "make demo       train a 4x4 Sudoku solver from nothing, in about a minute"
@@ -12,6 +12,7 @@ help:
 	@echo "make test       the tests (minutes)"
 	@echo "make test-slow  the long tests"
 	@echo "make test-gpu   the tests that need a CUDA device"
+	@echo "make test-browser  the tests of the page of demos.web, in Chromium"
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      the benchmarks; results go to benchmarks/results"
 	@echo "make bench-gpu  those that need a CUDA device"
@@ -32,6 +33,9 @@ test-slow: $(VENV)/.test
 
 test-gpu: $(VENV)/.test
 	$(BIN)/python -m pytest -m gpu
+
+test-browser: $(VENV)/.browser
+	$(BIN)/python -m pytest -m browser tests/browser
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -26,6 +26,7 @@ def test_version_and_extras_are_those_of_the_metadata() -> None:
     assert metadata["Version"] == difflayers.__version__
     assert metadata["License-Expression"] == "MIT"
     assert set(metadata.get_all("Provides-Extra") or []) == {
+        "browser",
         "cuda",
         "verify",
         "demos",
@@ -34,6 +35,7 @@ def test_version_and_extras_are_those_of_the_metadata() -> None:
         "test",
         "docs",
         "release",
+        "web",
     }
 
 

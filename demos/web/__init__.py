@@ -1,0 +1,1 @@
+"""A local page to look at: `python -m demos.web`."""
