@@ -75,6 +75,10 @@ class ListRules:
     cnf: Path | None = None
     """Write all of them to this file instead, as DIMACS."""
 
+    def __post_init__(self) -> None:
+        if self.top < 0:
+            raise ValueError(f"--top: got {self.top}, wanted 0 or more")
+
 
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
@@ -106,8 +110,11 @@ def act(command: Train | Complete | Check | ListRules) -> int:
         valid = filled.accepted
         write(command.output, rows, learnt.domains, filled.values, overwrite=command.overwrite)
         print(f"{int(valid.sum()):,} of {len(valid):,} rows break no learnt rule; written to {command.output}")
-        for line in [line for line, fine in zip(rows.lines, valid.tolist(), strict=True) if not fine][:20]:
-            print(f"  line {line}: its given cells break learnt rules, so any completion does")
+        broken = learnt.rules.violations(values, given)
+        for row in (~valid).nonzero()[:20, 0].tolist():
+            rule = next((learnt.rules.describe(learnt.rules[r]) for r in broken[row].nonzero()[:, 0].tolist()), None)
+            told = f": {rule}" if rule else "; no completion keeps all rules"
+            print(f"  line {rows.lines[row]}: its given cells break learnt rules{told}")
         return int(not valid.all())
     if isinstance(command, Check):
         rows = read(command.file)

@@ -6,6 +6,8 @@ import csv
 import difflib
 import gzip
 import io
+import shlex
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from difflayers import Domains
 
 LARGEST = 200
 """A column of more different values than this is not learnt as a category."""
+FEW = 20
+"""In so many rows or fewer, all values of a column may differ by chance; in more it is an identifier."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,8 @@ def read(path: Path) -> Rows:
     try:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or error}") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text (byte {error.start})") from None
     first = text.partition("\n")[0]
@@ -80,7 +84,8 @@ def read(path: Path) -> Rows:
 def domains_of(rows: Rows) -> Domains:
     """Each column as a variable, its values in order (as numbers if they are).
 
-    Raises ``ValueError`` for an empty cell and for a column of more than 200 different values.
+    Raises ``ValueError`` for an empty cell, for a column of more than 200 different values or with another one in each row, and
+    where no column has two.
     """
     if not rows.cells:
         raise ValueError(f"{rows.path}: no rows")
@@ -95,9 +100,16 @@ def domains_of(rows: Rows) -> Domains:
         if len(values) > LARGEST:
             raise ValueError(
                 f"{rows.path}, column {name!r}: {len(values):,} different values, wanted at most {LARGEST}; group them, or "
-                f"leave the column out with --ignore {name}"
+                f"leave the column out with --ignore {shlex.quote(name)}"
+            )
+        if len(values) == len(rows.cells) > FEW:
+            raise ValueError(
+                f"{rows.path}, column {name!r}: another value in each row, so nothing can be learnt about it; leave the column "
+                f"out with --ignore {shlex.quote(name)}"
             )
         labels.append(sorted(values, key=_order))
+    if all(len(each) == 1 for each in labels):
+        raise ValueError(f"{rows.path}: no column has two different values, so there is nothing to learn")
     return Domains([len(each) for each in labels], names=rows.columns, labels=labels)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,10 @@ def test_a_row_that_cannot_be_completed_is_named(
 ) -> None:
     partial = write(tmp_path / "partial.csv", [["petrol", "", "", ""], ["electric", "manual", "", ""]])
     assert main(["complete", str(trained), str(partial), "--output", str(tmp_path / "out.csv")]) == 1
-    assert "1 of 2 rows break no learnt rule" in (told := capsys.readouterr().out) and "line 3:" in told
+    assert "1 of 2 rows break no learnt rule" in (told := capsys.readouterr().out)
+    assert "line 3: its given cells break learnt rules: " in told and "engine" in told.splitlines()[-1]
+    assert main(["complete", str(trained), str(partial), "--output", str(tmp_path / "none" / "out.csv")]) == 2
+    assert "No such file or directory" in capsys.readouterr().err
 
 
 def test_check_says_which_rows_break_which_rules(
@@ -129,6 +133,8 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
         ("a,b\n", "no rows"),
         ('a,b\n1,"2\n', "line 2: unexpected end of data"),
         ("id,b\n" + "".join(f"{i},0\n" for i in range(300)), "column 'id': 300 different values, wanted at most 200"),
+        ("a b,b\n" + "".join(f"{i},0\n" for i in range(30)), "column 'a b': another value in each row"),
+        ("a,b\n1,2\n", "no column has two different values"),
     ],
 )
 def test_a_bad_table_is_named_by_line_and_column(
@@ -150,6 +156,23 @@ def test_values_and_columns_that_were_not_learnt(
     assert "no column 'engine'" in capsys.readouterr().err
     assert main(["check", str(tmp_path), str(table)]) == 2
     assert "train one first" in capsys.readouterr().err
+    (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(table.read_bytes())[:-12])
+    assert main(["check", str(trained), str(tmp_path / "cut.csv.gz")]) == 2
+    assert "cut.csv.gz: Compressed file ended" in capsys.readouterr().err
+
+
+def test_a_row_is_filled_and_written_as_csv_whatever_its_cells_hold(tmp_path: Path) -> None:
+    """Quotes, commas, unicode, a constant column, and a column that is not learnt and stays as it was."""
+    head = ['größe, "cm"', "Stadt", "constant", "note"]
+    cells = [[f'{"klein"}, "{i % 2}"', ("東京", "Zürich")[i % 2], "x", ""] for i in range(60)]
+    table, partial, filled = (tmp_path / name for name in ("table.csv", "partial.csv", "filled.csv"))
+    for path, rows_of in ((table, cells), (partial, [["", "東京", "", 'a "b", c']])):
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([head, *rows_of])
+    assert main(["train", str(table), "--output", str(tmp_path / "run"), "--ignore", "note", *SMALL]) == 0
+    assert main(["complete", str(tmp_path / "run"), str(partial), "--output", str(filled)]) == 0
+    with filled.open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [head, ['klein, "0"', "東京", "x", 'a "b", c']]
 
 
 def test_the_study_runs(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
