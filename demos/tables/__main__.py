@@ -112,8 +112,8 @@ def act(command: Train | Complete | Check | ListRules) -> int:
         print(f"{int(valid.sum()):,} of {len(valid):,} rows break no learnt rule; written to {command.output}")
         broken = learnt.rules.violations(values, given)
         for row in (~valid).nonzero()[:20, 0].tolist():
-            rule = next((learnt.rules.describe(learnt.rules[r]) for r in broken[row].nonzero()[:, 0].tolist()), None)
-            told = f": {rule}" if rule else "; no completion keeps all rules"
+            first = next((learnt.rules.describe(learnt.rules[r]) for r in broken[row].nonzero()[:, 0].tolist()), None)
+            told = f": {first}" if first else "; no completion keeps all rules"
             print(f"  line {rows.lines[row]}: its given cells break learnt rules{told}")
         return int(not valid.all())
     if isinstance(command, Check):
