@@ -169,7 +169,7 @@ def run_read(options: argparse.Namespace) -> int:
     net = satnet_of(net)
     numbers = range(1, net.box**2 + 1)
     names = [f"r{r}c{c}={d}" for r in numbers for c in numbers for d in numbers]
-    S = torch.cat((net.layer.S.detach()[:1], net.bit_rows()))  # in the board's order
+    S = net.board_layer().S.detach()[: len(names) + 1]
     found = functional.relations(S, len(names), top=None, names=names)
     exclusions = [relation for relation in found if relation.kind == "different"]
     print(f"the {options.top} strongest exclusions of two variables that training has found:\n")

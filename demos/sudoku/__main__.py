@@ -28,9 +28,9 @@ from demos.sudoku.photo import command as photo
 if TYPE_CHECKING:
     from demos.sudoku.boards import Int8Array
     from demos.sudoku.checkpoint import Checkpoint
+    from demos.sudoku.evaluation import Result
     from demos.sudoku.images import Pool
     from demos.sudoku.model import BitNet, Net, SudokuNet, VisualNet
-    from demos.sudoku.search import SearchOptions
     from demos.sudoku.train import Evaluation
 
 RESULTS = Path(__file__).parent / "results"
@@ -122,12 +122,19 @@ def _load_net(arguments: argparse.Namespace) -> tuple[Checkpoint, Net]:
     from demos.sudoku.checkpoint import load_checkpoint
     from demos.sudoku.model import restore
 
+    for name in ("max_iter", "eps"):
+        patient = (
+            arguments.search or getattr(arguments, "joint", False) or getattr(arguments, "rounding", None) is not None
+        )
+        if patient and getattr(arguments, name) is not None:
+            raise ValueError(
+                f"--{name.replace('_', '-')}: got it with --search, --rounding or --joint, which solve as far as they need to; "
+                "wanted it with one forward pass alone"
+            )
     checkpoint = load_checkpoint(arguments.checkpoint)
     _set_up_torch(arguments.device, arguments.threads, checkpoint.config.box)
-    patient = arguments.search or getattr(arguments, "rounding", None) is not None
-    changes: dict[str, Any] = {"max_iter": 100, "eps": 1e-5} if patient else {}
     names = ("k", "max_iter", "eps")
-    changes |= {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    changes = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     return checkpoint, restore(checkpoint, **changes).to(arguments.device)
 
 
@@ -171,21 +178,22 @@ def _show_large(arguments: argparse.Namespace, output: Path) -> None:
     import torch
 
     from demos.files import write_atomically
+    from demos.sudoku.data import to_boards
+    from demos.sudoku.evaluation import read_jointly, search
     from demos.sudoku.gallery import visual_board_png
     from demos.sudoku.generator import generate
     from demos.sudoku.images import has_mnist, with_images
-    from demos.sudoku.joint import read_jointly
     from demos.sudoku.model import satnet_of
-    from demos.sudoku.search import SearchOptions, search
 
     original, limit = _shipped("original-9x9", arguments.device)
     torch.set_num_threads(arguments.threads or os.cpu_count() or 1)  # these boards are large enough to gain by it
     hard = generate(3, 24, 1, seed=1)
-    found = search(satnet_of(original), hard.puzzles, limit)
+    found = search(original, hard.puzzles, limit, paths=30)
+    answer = to_boards(found.values)[0]
     print(f"\n9x9, with the weights in {RESULTS / 'original-9x9'}: a board with 24 cells given, by search.\n")
-    print(_draw(hard.puzzles[0], found.boards[0]))
+    print(_draw(hard.puzzles[0], answer))
     said = "accepts" if found.accepted[0] else "does not accept"
-    print(f"\nThe learnt objective {said} it, after {found.solves[0]} forward passes. {_verdict(found.boards[0])}")
+    print(f"\nThe learnt objective {said} it, after {found.passes[0]} forward passes. {_verdict(answer)}")
 
     mnist_root = arguments.mnist_root or PRESETS[3].mnist_root
     if mnist_root is not None and has_mnist(mnist_root):
@@ -198,7 +206,7 @@ def _show_large(arguments: argparse.Namespace, output: Path) -> None:
     with torch.no_grad():
         seen = net.read(*net.inputs(boards)).argmax(-1).cpu().numpy().astype(np.int8) + 1
     misread = ((seen != boards.puzzles) & (boards.puzzles != 0)).sum(1)
-    answers = read_jointly(net, boards, limit, readings=20, options=SearchOptions(paths=1)).boards
+    answers = to_boards(read_jointly(net, boards, limit, readings=20, paths=1).values)
     right = (answers == boards.solutions).all(1)
     # The first that is misread and right in the end, if there is one.
     chosen = int(((misread > 0) * (1 + right)).argmax())
@@ -213,16 +221,16 @@ def _show_large(arguments: argparse.Namespace, output: Path) -> None:
     )
 
 
-def _shipped(name: str, device: str) -> tuple[Net, float]:
+def _shipped(name: str, device: str) -> tuple[Net, float | None]:
     """Load a network of ``results``, and its limit for the learnt objective."""
     from demos.sudoku.checkpoint import load_checkpoint
     from demos.sudoku.model import restore
 
     checkpoint = load_checkpoint(RESULTS / name)
-    return restore(checkpoint, max_iter=100, eps=1e-5).to(device), _limit(checkpoint)
+    return restore(checkpoint).to(device), checkpoint.limit
 
 
-def _mnist_reader(device: str, mnist_root: str) -> tuple[VisualNet, Pool, float, str]:
+def _mnist_reader(device: str, mnist_root: str) -> tuple[VisualNet, Pool, float | None, str]:
     """Return the network trained on MNIST, the test images, its limit, and words for them."""
     from demos.sudoku.images import load_pool
     from demos.sudoku.model import VisualNet
@@ -384,10 +392,8 @@ def run_eval(arguments: argparse.Namespace) -> int:
     boards = add_images(boards, config, train=False)
     if arguments.rounding is not None and arguments.joint:
         raise ValueError("--rounding, --joint: got both, wanted one of the two")
-    if arguments.rounding is not None or (arguments.search and not arguments.joint):
-        result = _evaluate_search(arguments, checkpoint, net, boards, seed)
-    elif arguments.joint:
-        result = _evaluate_joint(arguments, checkpoint, net, boards, seed)
+    if arguments.joint or arguments.search or arguments.rounding is not None:
+        result = _evaluate_inference(arguments, checkpoint, net, boards, seed)
     else:
         batch_size = config.batch_size if arguments.batch_size is None else arguments.batch_size
         one_pass = evaluate(net, boards, batch_size=batch_size, seed=seed)
@@ -406,9 +412,6 @@ def run_eval(arguments: argparse.Namespace) -> int:
     if arguments.append is not None:
         _append(arguments.append, {"boards": description, **result})
     return 0
-
-
-Result = dict[str, str | float | int | None]
 
 
 def _cell(name: str, value: str | float | int) -> str:
@@ -436,98 +439,34 @@ def _append(path: Path, row: Result) -> None:
         writer.writerow({name: f"{value:.5g}" if isinstance(value, float) else value for name, value in row.items()})
 
 
-def _search_options(arguments: argparse.Namespace) -> SearchOptions:
-    from demos.sudoku.search import SearchOptions
-
-    return SearchOptions(
-        coarse=arguments.coarse,
-        fraction=arguments.fraction,
-        sure=arguments.sure,
-        paths=arguments.paths,
-        starts=arguments.starts,
-    )
-
-
-def _limit(checkpoint: Checkpoint) -> float:
-    if checkpoint.limit is None:
-        raise ValueError(
-            "checkpoint: it has no limit for the learnt objective, which a run sets when it ends; wanted that of a finished "
-            "run with a SATNet layer"
-        )
-    return checkpoint.limit
-
-
-def _evaluate_search(
+def _evaluate_inference(
     arguments: argparse.Namespace, checkpoint: Checkpoint, net: Net, boards: Boards, seed: int
 ) -> Result:
-    import time
+    """Evaluate --search, --rounding or --joint."""
+    from demos.sudoku.evaluation import evaluate_joint, evaluate_search
+    from demos.sudoku.images import ImageBoards
 
-    from demos.sudoku.model import satnet_of
-    from demos.sudoku.rounding import RoundingOptions, round_best, round_then_search
-    from demos.sudoku.search import search
-
+    if checkpoint.limit is None:
+        print("the run set no limit of the learnt objective, so that nothing is accepted", flush=True)
+    if arguments.joint:
+        if not isinstance(boards, ImageBoards):
+            raise ValueError("--joint: the network reads no images, wanted one that does, or --search alone")
+        paths = arguments.paths if arguments.search else 1
+        return evaluate_joint(net, boards, checkpoint.limit, readings=arguments.readings, paths=paths, seed=seed)
     if checkpoint.config.images is not None:
         name, wanted = (
             ("--search: alone it", "--joint too") if arguments.rounding is None else ("--rounding: it", "--joint")
         )
         raise ValueError(f"{name} solves puzzles of digits, wanted {wanted} for a network that reads images")
-    solver, limit = satnet_of(net), _limit(checkpoint)
-    start = time.perf_counter()
-    if arguments.rounding is None:
-        most, method = arguments.paths, f"search, at most {arguments.paths} paths"
-        found = search(solver, boards.puzzles, limit, _search_options(arguments), seed=seed)
-    else:
-        rounding = RoundingOptions(roundings=arguments.rounding)
-        most, method = arguments.rounding, f"at most {arguments.rounding} roundings, local search"
-        if arguments.search:
-            most, method = most + arguments.paths, f"{method}; then search, at most {arguments.paths} paths"
-            options = _search_options(arguments)
-            found = round_then_search(solver, boards.puzzles, limit, rounding, options, seed=seed)
-        else:
-            found = round_best(solver, boards.puzzles, limit, rounding, seed=seed)
-    seconds = time.perf_counter() - start
-    right = (found.boards == boards.solutions).all(1)
-    steps = [paths for paths in (1, 2, 5, 10, 20, 30, 50, 100, 200, 500, 1000) if paths < most]
-    return {
-        "method": method,
-        "boards wholly right": float(right.mean()),
-        "answers accepted": float(found.accepted.mean()),
-        "accepted, and wrong": int((found.accepted & ~right).sum()),
-        "not accepted, but right": int((~found.accepted & right).sum()),
-        "accepted within so many paths": ", ".join(
-            f"{paths}: {(found.accepted & (found.paths <= paths)).mean():.1%}" for paths in (*steps, most)
-        ),
-        "mean paths a board": float(found.paths.mean()),
-        "mean forward passes a board": float(found.solves.mean()),
-        "milliseconds a board": 1e3 * seconds / len(boards),
-    }
-
-
-def _evaluate_joint(
-    arguments: argparse.Namespace, checkpoint: Checkpoint, net: Net, boards: Boards, seed: int
-) -> Result:
-    import time
-
-    from demos.sudoku.images import ImageBoards
-    from demos.sudoku.joint import read_jointly
-    from demos.sudoku.model import VisualNet
-
-    if not isinstance(net, VisualNet) or not isinstance(boards, ImageBoards):
-        raise ValueError("--joint: the network reads no images, wanted one that does, or --search alone")
-    start = time.perf_counter()
-    options = _search_options(arguments) if arguments.search else None
-    found = read_jointly(net, boards, _limit(checkpoint), readings=arguments.readings, options=options, seed=seed)
-    seconds = time.perf_counter() - start
-    right = (found.boards == boards.solutions).all(1)
-    return {
-        "method": f"joint, at most {arguments.readings} readings" + (", search" if arguments.search else ""),
-        "boards wholly right": float(right.mean()),
-        "answers accepted": float(found.accepted.mean()),
-        "accepted, and wrong": int((found.accepted & ~right).sum()),
-        "not accepted, but right": int((~found.accepted & right).sum()),
-        "mean readings a board": float(found.tried.mean()),
-        "milliseconds a board": 1e3 * seconds / len(boards),
-    }
+    return evaluate_search(
+        net,
+        boards,
+        checkpoint.limit,
+        roundings=arguments.rounding,
+        paths=arguments.paths if arguments.search else None,
+        starts=arguments.starts,
+        seed=seed,
+    )
 
 
 def _refuse_to_overwrite(arguments: argparse.Namespace) -> None:
@@ -563,11 +502,13 @@ def run_solve(arguments: argparse.Namespace) -> int:
         )
     accepted = None
     if arguments.search:
-        from demos.sudoku.model import satnet_of
-        from demos.sudoku.search import search
+        from demos.sudoku.data import to_boards
+        from demos.sudoku.evaluation import search
 
-        found = search(satnet_of(net), puzzles, _limit(checkpoint), _search_options(arguments), seed=arguments.seed)
-        answers, accepted = found.boards, found.accepted
+        found = search(
+            net, puzzles, checkpoint.limit, paths=arguments.paths, starts=arguments.starts, seed=arguments.seed
+        )
+        answers, accepted = to_boards(found.values), found.accepted
     else:
         from demos.sudoku.model import bit_net
 
@@ -576,7 +517,10 @@ def run_solve(arguments: argparse.Namespace) -> int:
     if not is_file:
         print(_draw(puzzles[0], answers[0]))
         if accepted is not None:
-            said = "accepts it" if accepted[0] else "does not accept it: the search was given up"
+            if checkpoint.limit is None:
+                said = "has no limit up to which it accepts"
+            else:
+                said = "accepts it" if accepted[0] else "does not accept it: the search was given up"
             print(f"\nThe network's own objective {said}.")
         print(f"\n{_verdict(answers[0])}")
     else:
@@ -619,9 +563,10 @@ def run_rules(arguments: argparse.Namespace) -> int:
     """Compare what a checkpoint has learnt with the rules, and draw it."""
     _refuse_to_overwrite(arguments)
     from demos.sudoku.checkpoint import load_checkpoint
+    from demos.sudoku.data import domains_of, to_values
     from demos.sudoku.model import restore, satnet_of
     from demos.sudoku.rules import changed_boards, measure, rules_png
-    from demos.sudoku.search import objective_of
+    from difflayers import inference
 
     checkpoint = load_checkpoint(arguments.checkpoint)
     solver = satnet_of(restore(checkpoint))
@@ -640,13 +585,15 @@ def run_rules(arguments: argparse.Namespace) -> int:
     from demos.sudoku.generator import generate
 
     boards = generate(checkpoint.config.box, checkpoint.config.box**4 // 2, arguments.count, seed=1, progress=True)
-    limit = _limit(checkpoint)
-    print(f"The learnt objective of {arguments.count:,} generated boards; answers are accepted up to {limit:.2f}.")
+    limit = checkpoint.limit
+    told = "nothing is accepted by it" if limit is None else f"answers are accepted up to {limit:.2f}"
+    print(f"The learnt objective of {arguments.count:,} generated boards; {told}.")
+    layer, domains = solver.board_layer(), domains_of(solver.box)
     for name, changed in changed_boards(boards.solutions).items():
-        values = objective_of(solver, changed)
+        values = inference.learnt_objective(layer, domains, to_values(changed)[0]).numpy()
         print(
-            f"  {name:<20}{values.mean():7.2f} +- {values.std():.2f}, from {values.min():.2f} to {values.max():.2f}; "
-            f"{(values <= limit).mean():7.2%} accepted"
+            f"  {name:<20}{values.mean():7.2f} +- {values.std():.2f}, from {values.min():.2f} to {values.max():.2f}"
+            + ("" if limit is None else f"; {(values <= limit).mean():7.2%} accepted")
         )
     if arguments.output is not None:
         size = checkpoint.config.box**2

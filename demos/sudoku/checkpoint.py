@@ -58,7 +58,8 @@ class Checkpoint:
     """How many batches have been trained on: the position in the learning-rate schedule."""
     history: list[EpochMetrics]
     limit: float | None
-    """Of a finished run with a SATNet layer: the highest learnt objective at which a search accepts an answer."""
+    """Of a finished run with a SATNet layer: the highest learnt objective at which a search accepts an answer; none if it does
+    not tell right from wrong."""
     model: dict[str, Tensor]
     adam: dict[str, dict[str, Tensor]]
     """By parameter name, what Adam keeps for it."""

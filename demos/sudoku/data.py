@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import io
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,10 @@ import torch
 from torch import Tensor
 
 from demos.files import write_atomically
-from demos.sudoku.boards import Boards, Int8Array, box_of, conflicts, format_line, obeys_rules, parse_board
+from demos.sudoku.boards import Boards, Int8Array, box_of, check_box, conflicts, format_line, obeys_rules, parse_board
 from demos.sudoku.config import TrainConfig
 from demos.sudoku.generator import generate_split
+from difflayers import Domains
 
 _COLUMN_NAMES = {
     "puzzle": ("puzzle", "puzzles", "quiz", "quizzes"),
@@ -28,6 +30,25 @@ _COLUMN_NAMES = {
 
 
 # --- bits ---------------------------------------------------------------------------------------------------
+
+
+@cache
+def domains_of(box: int) -> Domains:
+    """Return the cells of a board as variables, each with the digits as its values: digit d is value d - 1."""
+    size = check_box(box) ** 2
+    names = [f"row {row} column {column}" for row in range(1, size + 1) for column in range(1, size + 1)]
+    return Domains([size] * size**2, names=names, labels=[[str(d) for d in range(1, size + 1)]] * size**2)
+
+
+def to_values(boards: Tensor | Int8Array) -> tuple[Tensor, Tensor]:
+    """Return boards, (..., N ** 2), as :mod:`difflayers.inference` takes them: values, int64, and which cells are given."""
+    boards = boards if isinstance(boards, Tensor) else torch.from_numpy(boards)
+    return boards.long() - 1, boards != 0
+
+
+def to_boards(values: Tensor) -> Int8Array:
+    """Return values, complete, as boards."""
+    return (values + 1).to(torch.int8).cpu().numpy()
 
 
 def encode(boards: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,11 +66,7 @@ def encode(boards: Tensor) -> tuple[Tensor, Tensor]:
     given
         bool of shape (B, N ** 3), true at every bit of a cell that is not blank.
     """
-    size = box_of(boards.shape[-1]) ** 2
-    digits = torch.arange(1, size + 1, device=boards.device)
-    bits = (boards[..., None] == digits).flatten(-2)
-    given = (boards != 0).repeat_interleave(size, dim=-1)
-    return bits.float(), given
+    return domains_of(box_of(boards.shape[-1])).encode(*to_values(boards), dtype=torch.float32)
 
 
 def decode(probabilities: Tensor, puzzles: Tensor) -> Tensor:
@@ -66,8 +83,7 @@ def decode(probabilities: Tensor, puzzles: Tensor) -> Tensor:
     -------
     Boards of the shape and dtype of ``puzzles``.
     """
-    size = box_of(puzzles.shape[-1]) ** 2
-    digits = probabilities.reshape(*puzzles.shape, size).argmax(-1) + 1
+    digits = domains_of(box_of(puzzles.shape[-1])).decode(probabilities) + 1
     return torch.where(puzzles == 0, digits.to(puzzles.dtype), puzzles)
 
 

@@ -6,6 +6,7 @@ Every network here has the same interface. ``inputs(boards)`` makes what ``forwa
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,6 @@ from demos.sudoku.config import TrainConfig
 from demos.sudoku.data import decode, encode
 from demos.sudoku.images import ImageBoards
 from difflayers import SATNet
-from difflayers.functional import SATNetSolution, satnet_vectors
 
 _LOSS_FLOOR = 1e-6
 
@@ -114,37 +114,14 @@ class SudokuNet(BitNet):
         """
         return self.unshuffle(self.layer(self.shuffle(bits), self.shuffle(given), generator=generator))
 
-    def complete(
-        self, bits: Tensor, given: Tensor, *, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, SATNetSolution]:
-        """Do as ``forward``, and return how the layer's solver ended as well."""
-        solved = self.layer.solve(self.shuffle(bits), self.shuffle(given), generator=generator)
-        return self.unshuffle(solved.value), solved
-
-    def bit_rows(self) -> Tensor:
-        """Return the rows of S that belong to the bits, in the board's order: (N ** 3, m)."""
-        S = self.layer.S[1 : self.box**6 + 1]
-        return S if self.inverse is None else S[self.inverse]
-
-    @torch.no_grad()
-    def couplings(self, dtype: torch.dtype | None = None) -> Tensor:
-        """Return the entries of S S' between the bits, in the board's order: (N ** 3, N ** 3), computed in ``dtype`` or S's."""
-        S = self.bit_rows().to(dtype)
-        return S @ S.mT
-
-    @torch.no_grad()
-    def field(self, bits: Tensor, given: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Return the learnt objective ``|S'V|^2``, (B,), and for every bit i ``v_0' sum_j (S S')_ij v_j``, (B, N ** 3).
-
-        The latter is half the derivative of the former with respect to the component of ``v_i`` along ``v_0``, which is 1
-        for a bit that is 1 and -1 for one that is 0.
-        """
-        layer, S = self.layer, self.layer.S.detach()
-        options: dict[str, Any] = {"k": layer.k, "max_iter": layer.max_iter, "eps": layer.eps, "generator": generator}
-        V = satnet_vectors(S, self.shuffle(bits), self.shuffle(given), **options)
-        clauses = torch.einsum("nm,bnk->bmk", S, V)
-        along = torch.einsum("bmk,bk->bm", clauses, V[:, 0])
-        return clauses.square().sum((1, 2)), along @ self.bit_rows().mT
+    def board_layer(self) -> SATNet:
+        """Return the layer with its variables in the board's order, as :mod:`difflayers.inference` takes it."""
+        if self.inverse is None:
+            return self.layer
+        layer, S = copy.deepcopy(self.layer), self.layer.S.detach()
+        bits = 1 + self.inverse
+        layer.S.data = torch.cat((S[:1], S[bits], S[1 + len(bits) :]))
+        return layer
 
 
 class ConvNet(BitNet):

@@ -73,7 +73,7 @@ def _add_solver(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_search(parser: argparse.ArgumentParser) -> None:
-    search = parser.add_argument_group("search at inference; --max-iter and --eps are then 100 and 1e-5 by default")
+    search = parser.add_argument_group("search at inference")
     search.add_argument(
         "--search",
         action="store_true",
@@ -91,24 +91,6 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=4,
         help="so many of the later times begin with the puzzle, before the rest go back to a cell (default: %(default)s)",
-    )
-    search.add_argument(
-        "--coarse",
-        type=float,
-        default=0.12,
-        help="share of a board's blank cells that are fixed before solving again, the first time (default: %(default)s)",
-    )
-    search.add_argument(
-        "--fraction",
-        type=float,
-        default=0.03,
-        help="the same, all later times (default: %(default)s)",
-    )
-    search.add_argument(
-        "--sure",
-        type=float,
-        default=0.9,
-        help="cells whose best digit leads the next by so much in probability are fixed too; 2: none (default: %(default)s)",
     )
 
 
@@ -258,13 +240,13 @@ def build_parser() -> argparse.ArgumentParser:
         type=int,
         metavar="R",
         help="round one pass R times at most, improve each board by local search, and take the one of lowest learnt objective; "
-        "with --search: search if none is accepted; --max-iter and --eps are then 100 and 1e-5 by default",
+        "with --search: search if none is accepted",
     )
     evaluate.add_argument(
         "--joint",
         action="store_true",
         help="for a network that reads images: try readings from the most probable down until the learnt objective "
-        "accepts what the layer makes of one",
+        "accepts the completion of one; with --search at most --paths paths each, else one",
     )
     evaluate.add_argument(
         "--readings", type=int, default=100, help="with --joint: most readings of a board (default: %(default)s)"

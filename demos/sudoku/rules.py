@@ -11,7 +11,6 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -54,7 +53,8 @@ def exclusions(box: int) -> dict[str, NDArray[np.bool_]]:
 
 def couplings(net: SudokuNet) -> NDArray[np.float64]:
     """Return ``s_i . s_j`` for the bits of a board, in the board's order: (N ** 3, N ** 3)."""
-    return net.couplings(torch.float64).cpu().numpy()
+    S = net.board_layer().S.detach()[1 : net.box**6 + 1].double()
+    return (S @ S.mT).cpu().numpy()
 
 
 @dataclass(frozen=True)

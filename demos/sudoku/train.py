@@ -34,11 +34,11 @@ from demos.sudoku.checkpoint import (
     save_checkpoint,
 )
 from demos.sudoku.config import TrainConfig
-from demos.sudoku.data import encode, fingerprint, load_split, seen_solutions
+from demos.sudoku.data import domains_of, encode, fingerprint, load_split, seen_solutions, to_values
 from demos.sudoku.images import add_images
 from demos.sudoku.model import BitNet, Net, VisualNet, bit_loss, build, restore, satnet_of
 from demos.sudoku.plots import learning_curve_png
-from demos.sudoku.search import objective_limit
+from difflayers.inference import acceptance_limit
 
 METRICS_NAME = "metrics.csv"
 CURVE_NAME = "learning_curve.png"
@@ -310,11 +310,23 @@ class Trainer:
             )
             if self.first:
                 if epoch == config.epochs and config.network == "satnet":
-                    self.limit = objective_limit(satnet_of(self.net), self.train_boards.solutions, seed=config.seed)
+                    self.limit = self._limit()
                 save_checkpoint(self.output / CHECKPOINT_NAME, self.checkpoint())
                 self.write_metrics()
             self._log_row(self.history[-1])
         return self.test()
+
+    def _limit(self) -> float | None:
+        """The limit of the learnt objective, by the training boards; none where it does not tell right from wrong."""
+        solver = satnet_of(self.net)
+        limit = acceptance_limit(
+            solver.board_layer(),
+            domains_of(solver.box),
+            to_values(self.train_boards.solutions)[0],
+            generator=torch.Generator().manual_seed(self.config.seed),
+        )
+        self.log(f"limit of the learnt objective: {limit!r}")
+        return float(limit) if limit.separates else None
 
     def test(self) -> Evaluation:
         """Evaluate the network on the unseen boards, always from the same random starts."""

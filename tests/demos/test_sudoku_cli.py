@@ -21,8 +21,6 @@ from demos.sudoku.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_check
 from demos.sudoku.config import TrainConfig
 from demos.sudoku.data import load_split, read_csv, write_csv
 from demos.sudoku.generator import generate
-from demos.sudoku.model import SudokuNet
-from demos.sudoku.search import Answers
 from demos.sudoku.train import CURVE_NAME, Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -461,8 +459,6 @@ def test_eval_with_search(trained: Path, tmp_path: Path, capsys: pytest.CaptureF
         "--count",
         "40",
         "--search",
-        "--coarse",
-        "1",
         "--append",
         str(table),
     ]
@@ -482,7 +478,7 @@ def test_eval_with_search(trained: Path, tmp_path: Path, capsys: pytest.CaptureF
             40 * float(row["answers accepted"]) - int(row["accepted, and wrong"]) + int(row["not accepted, but right"])
         )
         assert right == pytest.approx(40 * float(row["boards wholly right"]), abs=0.1)
-    without = [*options[:-5], "--append", str(table)]
+    without = [*options[:-3], "--append", str(table)]
     assert main(without) == 2
     assert "--append: " in capsys.readouterr().err
 
@@ -505,19 +501,19 @@ def test_eval_with_rounding(trained: Path, tmp_path: Path, capsys: pytest.Captur
 def test_eval_refuses_what_does_not_fit(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for options, message in (
         (["--joint"], "--joint: the network reads no images"),
-        (["--search", "--paths", "0"], "paths: got 0, wanted 1 or more"),
-        (["--search", "--fraction", "2"], "fraction: got 2.0"),
-        (["--rounding", "0"], "roundings: got 0, wanted 1 or more"),
+        (["--search", "--paths", "0"], "paths must be at least 1; got 0"),
+        (["--rounding", "0"], "roundings must be at least 1; got 0"),
         (["--rounding", "2", "--joint"], "--rounding, --joint: got both"),
     ):
         assert main(["eval", str(trained), "--givens", "8", "--count", "2", *options]) == 2
         assert message in capsys.readouterr().err
 
 
-def test_search_wants_a_finished_run(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_limit_nothing_is_accepted(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_checkpoint(tmp_path / CHECKPOINT_NAME, replace(load_checkpoint(trained), limit=None))
     puzzle = format_line(generate(2, 10, 1, seed=8).puzzles[0])
-    assert "it has no limit" in fails(["solve", puzzle, "--checkpoint", str(tmp_path), "--search"], capsys)
+    assert main(["solve", puzzle, "--checkpoint", str(tmp_path), "--search", "--paths", "1"]) == 0
+    assert "has no limit up to which it accepts" in capsys.readouterr().out
 
 
 def test_solve_with_search(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -526,20 +522,10 @@ def test_solve_with_search(trained: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "The network's own objective accepts it." in capsys.readouterr().out
 
 
-def test_more_sweeps_with_search(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[int, int, float]] = []
-
-    def record(net: SudokuNet, puzzles: np.ndarray, *_: object, **__: object) -> Answers:
-        seen.append((net.layer.k, net.layer.max_iter, net.layer.eps))
-        zeros = np.zeros(len(puzzles))
-        return Answers(puzzles * 0 + 1, zeros, zeros > 0, zeros.astype(int), zeros.astype(int))
-
-    monkeypatch.setattr("demos.sudoku.search.search", record)
-    puzzle = "1" + 15 * "."
-    for options in ([], ["--max-iter", "7"], ["--eps", "0.5"], ["--k", "3"]):
-        main(["solve", puzzle, "--checkpoint", str(trained), "--search", *options])
-    k = seen[0][0]
-    assert seen == [(k, 100, 1e-5), (k, 7, 1e-5), (k, 100, 0.5), (3, 100, 1e-5)] and k != 3
+@pytest.mark.parametrize("option", [["--max-iter", "7"], ["--eps", "0.5"]])
+def test_search_decides_how_far_to_solve(option: list[str], trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    solve = ["solve", "1" + 15 * ".", "--checkpoint", str(trained), "--search", *option]
+    assert f"{option[0]}: got it with --search" in fails(solve, capsys)
 
 
 def test_rules(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -560,10 +546,10 @@ def test_images_from_training_to_joint_decoding(tmp_path: Path, capsys: pytest.C
     assert main(["eval", str(run)]) == 0
     assert "given cells read right" in capsys.readouterr().out
     assert main(["eval", str(run), "--joint", "--readings", "3", "--givens", "9", "--count", "10"]) == 0
-    assert "joint, at most 3 readings" in capsys.readouterr().out
+    assert "joint, at most 3 readings, 1 paths each" in capsys.readouterr().out
     options = ["--joint", "--search", "--paths", "1", "--readings", "2", "--givens", "9", "--count", "4"]
     assert main(["eval", str(run), *options]) == 0
-    assert "joint, at most 2 readings, search" in capsys.readouterr().out
+    assert "joint, at most 2 readings, 1 paths each" in capsys.readouterr().out
     assert main(["eval", str(run), "--search"]) == 2
     assert "--search: alone it solves puzzles of digits" in capsys.readouterr().err
     assert main(["eval", str(run), "--rounding", "2"]) == 2

@@ -323,14 +323,17 @@ def run_photo_train(arguments: argparse.Namespace) -> int:
 
 
 def _write_rules(path: Path) -> str:
-    """Write what the layer in ``results/original-9x9`` has learnt, as far as 3,000 solved boards do not contradict it."""
+    """Write what the layer in ``results/original-9x9`` has learnt, as far as 3,000 solved boards support it."""
     from demos.sudoku.generator import generate
-    from demos.sudoku.photo.decode import learnt_exclusions, save_rules, shipped_layer
+    from demos.sudoku.photo.decode import learnt_rules, save_rules, shipped_layer
 
     net, _ = shipped_layer()
-    rules = learnt_exclusions(net, generate(3, 30, 3000, seed=6).solutions)
+    rules = learnt_rules(net, generate(3, 30, 3000, seed=6).solutions)
     save_rules(rules, path)
-    return f"{path}: {len(rules):,} pairs of bits that exclude each other"
+    pairs = sum(len(rule.clause) == 2 for rule in rules)
+    return (
+        f"{path}: {pairs:,} pairs of bits of two cells that exclude each other, and {len(rules) - pairs:,} longer rules"
+    )
 
 
 # --- photo-study --------------------------------------------------------------------------------------------

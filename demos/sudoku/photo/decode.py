@@ -5,7 +5,7 @@ A cell of the photograph is blank or shows the digit of the solution. So what th
 digit that was read for sure weighs much, and neither is law. A digit that was misread, missed, or seen in a blank cell is put
 right if the rest of the board, by the rules, says so.
 
-The rules are what a SATNet layer has learnt (:func:`learnt_exclusions`); rows, columns and boxes do not occur in this file. The
+The rules are what a SATNet layer has learnt (:func:`learnt_rules`); rows, columns and boxes do not occur in this file. The
 boards with the most support are found exactly, as weighted MAXSAT (RC2: Ignatiev, Morgado, Marques-Silva, JSAT 2019).
 
 A newspaper's puzzle has one solution. So of two boards that differ in some cells, the one whose digits were printed has one of
@@ -22,15 +22,17 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pysat.examples.rc2 import RC2
 from pysat.formula import CNF, WCNF
 
 from demos.files import write_atomically
 from demos.sudoku.boards import Int8Array
+from demos.sudoku.data import domains_of, to_values
 from demos.sudoku.model import SudokuNet
 from demos.sudoku.photo.reader import CLASSES
-from demos.sudoku.search import objective_of
+from difflayers.inference import Rules, extract_rules, learnt_objective
 
 RESULTS = Path(__file__).parents[1] / "results"
 RULES = RESULTS / "photo" / "rules.cnf.gz"
@@ -114,8 +116,18 @@ class Decoder:
 
     def __init__(self, net: SudokuNet, limit: float, clauses: list[list[int]]) -> None:
         self.net = net
+        self._layer = net.board_layer()
         self.limit = limit
         self.clauses = clauses
+
+    def objective(self, boards: Int8Array) -> NDArray[np.float64]:
+        """Return the learnt objectives, (...), of solved boards, (..., 81)."""
+        values, _ = to_values(boards)
+        random = torch.Generator().manual_seed(0)
+        found: NDArray[np.float64] = (
+            learnt_objective(self._layer, domains_of(3), values, generator=random).cpu().numpy()
+        )
+        return found
 
     def decode(self, log_probabilities: NDArray[np.floating]) -> Answer:
         """Decode what was read.
@@ -142,7 +154,7 @@ class Decoder:
             read=read,
             givens=np.where(stands, board, 0).astype(np.int8),
             sure=sure,
-            objective=float(objective_of(self.net, board[None])[0]),
+            objective=float(self.objective(board)),
             limit=self.limit,
         )
 
@@ -217,30 +229,14 @@ def weigh(p: NDArray[np.float64], boards: Int8Array) -> NDArray[np.float64]:
     return weights / weights.sum()
 
 
-def learnt_exclusions(net: SudokuNet, solutions: Int8Array) -> list[list[int]]:
-    """Return which pairs of bits exclude each other, by what a layer has learnt, as clauses.
-
-    They are the pairs whose coupling ``s_i . s_j`` is positive, so that the layer holds them apart, and that none of the
-    solutions has together.
-
-    Parameters
-    ----------
-    net
-        A trained layer.
-    solutions
-        Solved boards, (count, 81).
-    """
-    bits = np.zeros((len(solutions), 729), np.float32)
-    np.put_along_axis(bits, 9 * np.arange(81) + solutions.astype(np.int64) - 1, 1, 1)
-    never = bits.T @ bits == 0
-    held = np.triu(never & (net.couplings().cpu().numpy() > 0), 1)
-    return [[-int(i) - 1, -int(j) - 1] for i, j in zip(*np.nonzero(held), strict=True)]
+def learnt_rules(net: SudokuNet, solutions: Int8Array) -> Rules:
+    """Return what a layer has learnt, as far as solved boards, (count, 81), support it."""
+    return extract_rules(net.board_layer(), domains_of(3), to_values(solutions)[0])
 
 
-def save_rules(clauses: list[list[int]], path: Path) -> None:
-    """Write clauses as gzipped DIMACS."""
-    text = CNF(from_clauses=clauses).to_dimacs()
-    write_atomically(path, gzip.compress(text.encode(), mtime=0))
+def save_rules(rules: Rules, path: Path) -> None:
+    """Write all clauses as gzipped DIMACS."""
+    write_atomically(path, gzip.compress(rules.to_cnf().encode(), mtime=0))
 
 
 def load_rules(path: Path = RULES) -> list[list[int]]:

@@ -18,7 +18,6 @@ from demos.sudoku.photo.decode import Answer, Decoder, shipped_decoder
 from demos.sudoku.photo.grid import FloatArray, GridNotFoundError, find_grid
 from demos.sudoku.photo.reader import CLASSES, CellReader, load_reader, read_cells, shipped_reader
 from demos.sudoku.photo.training import reader_path
-from demos.sudoku.search import objective_of
 
 Table = list[dict[str, str | int | float]]
 
@@ -45,7 +44,7 @@ def one_pass(decoder: Decoder) -> Method:
         generator = torch.Generator(decoder.net.device).manual_seed(0)
         read = torch.from_numpy(log_probabilities.argmax(2).astype(np.int8)).to(decoder.net.device)
         boards = decoder.net.predict(read, generator=generator).cpu().numpy()
-        accepted = objective_of(decoder.net, boards) <= decoder.limit
+        accepted = decoder.objective(boards) <= decoder.limit
         return Outcomes(boards, accepted, (time.perf_counter() - begin) / len(boards))
 
     return run

@@ -1,0 +1,168 @@
+"""What :mod:`difflayers.inference` makes of boards that a network was trained on, in rows of a table."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from demos.sudoku.boards import Boards, Int8Array
+from demos.sudoku.data import domains_of, to_boards, to_values
+from demos.sudoku.images import ImageBoards
+from demos.sudoku.model import Net, VisualNet, satnet_of
+from difflayers import inference
+
+Result = dict[str, str | float | int | None]
+
+
+def search(
+    net: Net, puzzles: Int8Array, limit: float | None, *, paths: int, starts: int = 4, seed: int = 0
+) -> inference.Answers:
+    """Complete puzzles, (count, N ** 2), by :func:`difflayers.inference.search`."""
+    solver = satnet_of(net)
+    return inference.search(
+        solver.board_layer(),
+        domains_of(solver.box),
+        *to_values(puzzles),
+        limit=limit,
+        paths=paths,
+        starts=starts,
+        generator=torch.Generator().manual_seed(seed),
+        progress=True,
+    )
+
+
+def round_best(
+    net: Net, puzzles: Int8Array, limit: float | None, *, roundings: int, seed: int = 0
+) -> inference.Answers:
+    """Complete puzzles by :func:`difflayers.inference.round_best`."""
+    solver = satnet_of(net)
+    return inference.round_best(
+        solver.board_layer(),
+        domains_of(solver.box),
+        *to_values(torch.from_numpy(puzzles).to(solver.device)),
+        limit=limit,
+        roundings=roundings,
+        generator=torch.Generator().manual_seed(seed),
+        progress=True,
+    )
+
+
+def round_then_search(
+    net: Net, puzzles: Int8Array, limit: float | None, *, roundings: int, paths: int, starts: int, seed: int
+) -> inference.Answers:
+    """Round, and search where no rounding is accepted; ``paths`` are roundings and decimations together."""
+    found = round_best(net, puzzles, limit, roundings=roundings, seed=seed)
+    rest = (~found.accepted).nonzero()[:, 0]
+    if len(rest) == 0:
+        return found
+    later = search(net, puzzles[rest.cpu().numpy()], limit, paths=paths, starts=starts, seed=seed)
+    better = later.accepted | (later.objective < found.objective[rest])
+    found.values[rest[better]], found.objective[rest[better]] = later.values[better], later.objective[better]
+    found.accepted[rest] = later.accepted
+    found.paths[rest] += later.paths
+    found.passes[rest] += later.passes
+    return replace(found, interrupted=found.interrupted or later.interrupted)
+
+
+def read_jointly(
+    net: Net,
+    boards: ImageBoards,
+    limit: float | None,
+    *,
+    readings: int,
+    paths: int,
+    seed: int = 0,
+    batch_size: int = 100,
+) -> inference.Answers:
+    """Read and complete boards of images by :func:`difflayers.inference.decode`.
+
+    Of the boards only the images are used, and which cells are given.
+    """
+    if not isinstance(net, VisualNet):
+        raise ValueError(f"network: got a {type(net).__name__}, wanted one that reads images")
+    net.eval()
+    with torch.no_grad():
+        parts = [net.read(*net.inputs(boards[i : i + batch_size])) for i in range(0, len(boards), batch_size)]
+    solver = satnet_of(net)
+    return inference.decode(
+        solver.board_layer(),
+        domains_of(solver.box),
+        torch.cat(parts).double().clamp(min=1e-30).log(),
+        torch.from_numpy(boards.puzzles != 0).to(net.device),
+        limit=limit,
+        hypotheses=readings,
+        paths=paths,
+        generator=torch.Generator().manual_seed(seed),
+        progress=True,
+    )
+
+
+def told(found: inference.Answers, right: NDArray[np.bool_]) -> Result:
+    """Return what was accepted, rightly or not."""
+    accepted = found.accepted.cpu().numpy()
+    return {
+        "boards wholly right": float(right.mean()),
+        "answers accepted": float(accepted.mean()),
+        "accepted, and wrong": int((accepted & ~right).sum()),
+        "not accepted, but right": int((~accepted & right).sum()),
+    }
+
+
+def evaluate_search(
+    net: Net, boards: Boards, limit: float | None, *, roundings: int | None, paths: int | None, starts: int, seed: int
+) -> Result:
+    """Evaluate rounding (``roundings``), search (``paths``) or both, one after the other."""
+    start = time.perf_counter()
+    if roundings is None:
+        assert paths is not None
+        most, method = paths, f"search, at most {paths} paths"
+        found = search(net, boards.puzzles, limit, paths=paths, starts=starts, seed=seed)
+    elif paths is None:
+        most, method = roundings, f"at most {roundings} roundings, local search"
+        found = round_best(net, boards.puzzles, limit, roundings=roundings, seed=seed)
+    else:
+        most = roundings + paths
+        method = f"at most {roundings} roundings, local search; then search, at most {paths} paths"
+        found = round_then_search(
+            net, boards.puzzles, limit, roundings=roundings, paths=paths, starts=starts, seed=seed
+        )
+    if found.interrupted:
+        raise KeyboardInterrupt
+    seconds = time.perf_counter() - start
+    right = (to_boards(found.values) == boards.solutions).all(1)
+    accepted, tried = found.accepted.cpu().numpy(), found.paths.cpu().numpy()
+    steps = [count for count in (1, 2, 5, 10, 20, 30, 50, 100, 200, 500, 1000) if count < most]
+    return {
+        "method": method,
+        **told(found, right),
+        "accepted within so many paths": ", ".join(
+            f"{count}: {(accepted & (tried <= count)).mean():.1%}" for count in (*steps, most)
+        ),
+        "mean paths a board": float(tried.mean()),
+        "mean forward passes a board": float(found.passes.double().mean()),
+        "milliseconds a board": 1e3 * seconds / len(boards),
+        "CPU threads": torch.get_num_threads(),
+    }
+
+
+def evaluate_joint(
+    net: Net, boards: ImageBoards, limit: float | None, *, readings: int, paths: int, seed: int
+) -> Result:
+    """Evaluate joint decoding of boards of images."""
+    start = time.perf_counter()
+    found = read_jointly(net, boards, limit, readings=readings, paths=paths, seed=seed)
+    if found.interrupted:
+        raise KeyboardInterrupt
+    seconds = time.perf_counter() - start
+    right = (to_boards(found.values) == boards.solutions).all(1)
+    return {
+        "method": f"joint, at most {readings} readings, {paths} paths each",
+        **told(found, right),
+        "mean readings a board": float(found.paths.double().mean()),
+        "milliseconds a board": 1e3 * seconds / len(boards),
+        "CPU threads": torch.get_num_threads(),
+    }
