@@ -603,12 +603,74 @@ def run_rules(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _solved_boards(arguments: argparse.Namespace, checkpoint: Checkpoint) -> Int8Array:
+    from demos.sudoku.data import read_csv
+
+    if arguments.solutions is not None:
+        return read_csv(arguments.solutions, checkpoint.config.box).solutions
+    return _boards_of_run(checkpoint)[0].solutions
+
+
+def _first(name: str, count: int, solutions: Int8Array) -> int:
+    if not 1 <= count <= len(solutions):
+        raise ValueError(f"{name}: got {count}, wanted 1 to {len(solutions)}, the solved boards there are")
+    return count
+
+
+def run_exact(arguments: argparse.Namespace) -> int:
+    """Solve files of puzzles by extracted rules."""
+    from demos.sudoku.checkpoint import load_checkpoint
+    from demos.sudoku.data import read_csv
+    from demos.sudoku.extraction import compare, evaluate_exact, learn_rules
+    from demos.sudoku.model import restore, satnet_of
+
+    checkpoint = load_checkpoint(arguments.checkpoint)
+    files = [(Path(name).name, read_csv(name, checkpoint.config.box)) for name in arguments.data]
+    solutions = _solved_boards(arguments, checkpoint)
+    if arguments.first is not None:
+        solutions = solutions[: _first("--first", arguments.first, solutions)]
+    rules = learn_rules(satnet_of(restore(checkpoint)), solutions)
+    total, held, others = compare(rules, checkpoint.config.box)
+    print(
+        f"rules extracted from the layer and {len(solutions):,} solved boards: {held:,} of the {total:,} pairs of bits that "
+        f"exclude each other in Sudoku, {others:,} pairs that do not"
+    )
+    for name, boards in files:
+        result = {"boards": f"{len(boards):,} boards from {name}", "rules from": len(solutions)}
+        result |= evaluate_exact(rules, boards)
+        for key, value in result.items():
+            print(f"{key:<34}{_cell(key, value):>12}")
+        if arguments.append is not None:
+            _append(arguments.append, result)
+    return 0
+
+
+def run_pairs(arguments: argparse.Namespace) -> int:
+    """Count the exclusions extracted from more and more boards."""
+    from demos.sudoku.checkpoint import load_checkpoint
+    from demos.sudoku.extraction import pairs_by_boards
+    from demos.sudoku.model import restore, satnet_of
+
+    for path in arguments.checkpoint:
+        checkpoint = load_checkpoint(path)
+        solutions = _solved_boards(arguments, checkpoint)
+        counts = [_first("--counts", count, solutions) for count in arguments.counts]
+        name = f"{'permuted' if checkpoint.config.permuted else 'original'}, trained on {checkpoint.config.train:,}"
+        for row in pairs_by_boards(satnet_of(restore(checkpoint)), name, solutions, counts):
+            print(", ".join(f"{key}: {_cell(key, value)}" for key, value in row.items()), flush=True)
+            if arguments.append is not None:
+                _append(arguments.append, row)
+    return 0
+
+
 COMMANDS = {
     "demo": run_demo,
     "train": run_train,
     "eval": run_eval,
     "solve": run_solve,
     "rules": run_rules,
+    "exact": run_exact,
+    "pairs": run_pairs,
     "generate": run_generate,
     **photo.COMMANDS,
 }

@@ -94,6 +94,14 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_solutions(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--solutions",
+        metavar="FILE",
+        help="CSV with the columns puzzle and solution: the solved boards to extract from (default: those of the training)",
+    )
+
+
 def _add_training(parser: argparse.ArgumentParser) -> None:
     """Add the options that make a TrainConfig; what is not given stays None."""
     data = parser.add_argument_group("boards")
@@ -289,6 +297,38 @@ def build_parser() -> argparse.ArgumentParser:
         "--output", type=Path, metavar="FILE", help="write the picture, a PNG, here (default: no picture)"
     )
     rules.add_argument("--overwrite", action="store_true", help="let --output replace a file")
+
+    exact = commands.add_parser(
+        "exact",
+        help="solve puzzles exactly, by rules extracted from a checkpoint",
+        description="Extract rules from a layer and solved boards, and let a SAT solver complete puzzles by them. Nobody wrote "
+        "the rules down: that they are those of Sudoku is only compared. Needs python-sat.",
+    )
+    exact.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, or the directory of a run")
+    exact.add_argument("data", nargs="+", metavar="FILE", help="CSV with the columns puzzle and solution")
+    _add_solutions(exact)
+    exact.add_argument(
+        "--first", type=int, metavar="N", help="extract from the first N solved boards alone (default: all)"
+    )
+    exact.add_argument("--append", type=Path, metavar="CSV", help="append the results to this CSV, a row for each FILE")
+
+    pairs = commands.add_parser(
+        "pairs",
+        help="how many rules are extracted from how many boards, with a layer and without",
+        description="Count the pairs of bits that exclude each other, as they are extracted from a layer and so many solved "
+        "boards, and from the boards alone.",
+    )
+    pairs.add_argument("checkpoint", nargs="+", metavar="CHECKPOINT", help="a checkpoint, or the directory of a run")
+    _add_solutions(pairs)
+    pairs.add_argument(
+        "--counts",
+        type=int,
+        nargs="+",
+        default=[300, 1000, 3000, 9000],
+        metavar="N",
+        help="how many of the boards (default: 300 1000 3000 9000)",
+    )
+    pairs.add_argument("--append", type=Path, metavar="CSV", help="append the results to this CSV")
 
     generate = commands.add_parser(
         "generate",

@@ -23,7 +23,7 @@ WEAKEST = 0.05
 
 
 def extract_rules(
-    layer: SATNet,
+    layer: SATNet | None,
     domains: Domains,
     solutions: Tensor,
     *,
@@ -64,7 +64,7 @@ def extract_rules(
     for a long rule.
 
     Args:
-        layer: a trained layer.
+        layer: a trained layer, or None: counting alone, which tells what S adds.
         domains: of its variables.
         solutions: (count, v), complete. The more, the more can be told from chance.
         longest: 2 to 8: the longest clauses that are looked for, sets apart. Each literal takes about twice as many solutions.
@@ -92,13 +92,17 @@ def extract_rules(
         if x2 = 1 then x3 = 1
         if x3 = 1 then x2 = 1
     """
-    S = check_layer(layer, domains)
+    S = None if layer is None else check_layer(layer, domains)
+    if not isinstance(domains, Domains):
+        raise TypeError(f"domains must be Domains; got {type(domains).__name__}")
     if isinstance(solutions, Tensor) and solutions.ndim != 2:
         raise ValueError(f"solutions must have shape (count, {len(domains)}); got {tuple(solutions.shape)}")
     solutions, _ = domains.check(solutions)
     if len(solutions) == 0:
         raise ValueError("solutions must be one or more; got none")
     check_size("longest", longest, least=2, most=LONGEST)
+    if layer is None and longest > 2:
+        raise ValueError(f"longest must be 2 where layer is None, since S says which literals to try; got {longest}")
     check_number("false_rules", false_rules, positive=True)
     data = Literals.of(S, domains, solutions.cpu())
     n = domains.bits
@@ -106,11 +110,12 @@ def extract_rules(
     steps = 2 * n * (1 + (longest > 2)) + longest - 1
     with ProgressBar(progress, steps, "extracting", "literals") as bar:
         found += _never(data, domains, false_rules)
-        together, pairs = _pairs(data, false_rules)
+        together, pairs = _pairs(data, false_rules, ranked=layer is not None)
         found += pairs
         bar.update()
         found += _sets(data, domains, together, false_rules, bar)
-        found += _given(layer, data)
+        if layer is not None:
+            found += _given(layer, data)
         if longest > 2:
             found += longer_rules(data, domains, found, longest, false_rules, bar)
     own = {tuple(sorted(clause)) for clause in domains.clauses()}
@@ -132,8 +137,8 @@ def _never(data: Literals, domains: Domains, false_rules: float) -> list[Rule]:
     return [Rule(data.clause((t,)), data.count, float(expected[t])) for t in np.flatnonzero(kept).tolist()]
 
 
-def _pairs(data: Literals, false_rules: float) -> tuple[NDArray[np.bool_], list[Rule]]:
-    """Which pairs of literals are never true together, (2 n, 2 n), and these as rules."""
+def _pairs(data: Literals, false_rules: float, *, ranked: bool) -> tuple[NDArray[np.bool_], list[Rule]]:
+    """Which pairs of literals are never true together, (2 n, 2 n), and these as rules; `ranked`: on the word of S too."""
     count, n2 = data.count, len(data.total)
     shared = data.true.T @ data.true
     i, j = np.triu_indices(n2, 1)
@@ -154,7 +159,7 @@ def _pairs(data: Literals, false_rules: float) -> tuple[NDArray[np.bool_], list[
     # One violated pair more than were seen: at the top of the ranking there may be none yet.
     accidents = np.cumsum(np.where(unviolated[order], 0.0, odds)) + np.maximum.accumulate(odds)
     within = np.flatnonzero(accidents <= false_rules)
-    if len(within):
+    if ranked and len(within):
         kept[order[: within[-1] + 1]] |= good[: within[-1] + 1]
     together = np.zeros((n2, n2), bool)
     together[i[kept], j[kept]] = together[j[kept], i[kept]] = True

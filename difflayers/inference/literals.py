@@ -25,11 +25,11 @@ class Literals:
     """(2 n, 2 n): what S says against two of them being true together."""
 
     @classmethod
-    def of(cls, S: Tensor, domains: Domains, solutions: Tensor) -> "Literals":
-        """Solutions (count, v), and what the clause matrix S says of their bits."""
+    def of(cls, S: Tensor | None, domains: Domains, solutions: Tensor) -> "Literals":
+        """Solutions (count, v), and what the clause matrix S says of their bits: nothing, if there is none."""
         bits = domains.encode(solutions)[0].numpy().astype(np.float32)
         true = np.concatenate((bits, 1 - bits), 1)
-        rows = S[1 : domains.bits + 1].double().cpu().numpy()
+        rows = np.zeros((domains.bits, 1)) if S is None else S[1 : domains.bits + 1].double().cpu().numpy()
         C = rows @ rows.T
         owner = domains._owner.numpy()
         return cls(
