@@ -538,6 +538,37 @@ def test_rules(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "exists; pass --overwrite" in fails(["rules", str(trained), "--output", str(picture)], capsys)
 
 
+def test_puzzles_are_solved_by_extracted_rules(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boards, table = tmp_path / "boards.csv", tmp_path / "table.csv"
+    write_csv(generate(2, 5, 20, seed=3), boards)
+    assert main(["exact", str(trained), str(boards), "--append", str(table)]) == 0
+    assert "320 of the 320 pairs of bits" in capsys.readouterr().out
+    with open(table, newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["boards"] == "20 boards from boards.csv" and row["rules from"] == "360"
+    assert (row["boards wholly right"], row["answers, and wrong"], row["proved to be the only answer"]) == (
+        "1",
+        "0",
+        "20",
+    )
+    # From few boards the rules are not all found, so that there are other answers.
+    assert main(["exact", str(trained), str(boards), "--first", "5"]) == 0
+    assert "proved to be the only answer                 0" in capsys.readouterr().out
+    assert "--first: got 0, wanted 1 to 360" in fails(["exact", str(trained), str(boards), "--first", "0"], capsys)
+
+
+def test_pairs_by_number_of_boards(trained: Path, tmp_path: Path) -> None:
+    table = tmp_path / "pairs.csv"
+    assert main(["pairs", str(trained), "--counts", "40", "360", "--append", str(table)]) == 0
+    with open(table, newline="") as file:
+        few, many = csv.DictReader(file)
+    assert few["layer"] == "original, trained on 360"
+    assert 96 <= int(few["counting alone: found"]) <= int(few["with the layer: found"]) <= 320
+    assert many["with the layer: found"] == "320" and many["with the layer: false"] == "0"
+
+
 def test_images_from_training_to_joint_decoding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     options = [*QUICK[:-6], "--epochs", "1", "--batch-size", "10", "--images", "digits", "--output", str(run)]

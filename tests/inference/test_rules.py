@@ -271,3 +271,15 @@ def test_bad_input_is_named(change: dict[str, Any], error: type[Exception], mess
     options = {"layer": latin_layer(), "domains": LATIN, "solutions": latin_squares()} | change
     with pytest.raises(error, match=message):
         inference.extract_rules(**options)
+
+
+def test_counting_alone_finds_less_than_with_the_layer() -> None:
+    squares = latin_squares()[torch.randperm(576, generator=torch.Generator().manual_seed(0))[:110]]
+    wanted = {tuple(sorted(clause)) for clause in latin_clauses()}
+    found = [
+        {tuple(sorted(rule.clause)) for rule in inference.extract_rules(layer, LATIN, squares) if len(rule.clause) == 2}
+        for layer in (latin_layer(), None)
+    ]
+    assert found[1] < found[0] <= wanted
+    with pytest.raises(ValueError, match="longest must be 2 where layer is None"):
+        inference.extract_rules(None, LATIN, squares, longest=3)
