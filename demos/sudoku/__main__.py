@@ -406,9 +406,7 @@ def run_eval(arguments: argparse.Namespace) -> int:
             "loss": one_pass.loss,
             "milliseconds a board": 1e3 * one_pass.seconds / one_pass.boards,
         }
-    for name, value in result.items():
-        if value is not None:
-            print(f"{name:<34}{_cell(name, value):>12}")
+    _print(result)
     if arguments.append is not None:
         _append(arguments.append, {"boards": description, **result})
     return 0
@@ -422,6 +420,12 @@ def _cell(name: str, value: str | float | int) -> str:
     if name.startswith(("loss", "milliseconds", "mean")):
         return f"{value:.5g}"
     return f"{value:.2%}"
+
+
+def _print(result: Result) -> None:
+    for name, value in result.items():
+        if value is not None:
+            print(f"{name:<34}{_cell(name, value):>12}", flush=True)
 
 
 def _append(path: Path, row: Result) -> None:
@@ -636,10 +640,9 @@ def run_exact(arguments: argparse.Namespace) -> int:
         f"exclude each other in Sudoku, {others:,} pairs that do not"
     )
     for name, boards in files:
-        result = {"boards": f"{len(boards):,} boards from {name}", "rules from": len(solutions)}
-        result |= evaluate_exact(rules, boards)
-        for key, value in result.items():
-            print(f"{key:<34}{_cell(key, value):>12}")
+        described: Result = {"boards": f"{len(boards):,} boards from {name}", "rules from": len(solutions)}
+        result = described | evaluate_exact(rules, boards)
+        _print(result)
         if arguments.append is not None:
             _append(arguments.append, result)
     return 0
@@ -657,7 +660,7 @@ def run_pairs(arguments: argparse.Namespace) -> int:
         counts = [_first("--counts", count, solutions) for count in arguments.counts]
         name = f"{'permuted' if checkpoint.config.permuted else 'original'}, trained on {checkpoint.config.train:,}"
         for row in pairs_by_boards(satnet_of(restore(checkpoint)), name, solutions, counts):
-            print(", ".join(f"{key}: {_cell(key, value)}" for key, value in row.items()), flush=True)
+            _print(row)
             if arguments.append is not None:
                 _append(arguments.append, row)
     return 0
