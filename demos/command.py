@@ -1,4 +1,4 @@
-"""A command line made of a dataclass: its fields are the options, the texts below them the help."""
+"""What all command lines share: how they end, and options made of a dataclass."""
 
 from __future__ import annotations
 
@@ -6,7 +6,24 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import tyro
+
+def guarded(program: str, action: Callable[[], int | None], interrupted: str = "interrupted") -> int:
+    """Act, and return the exit status.
+
+    Options or files that make no sense (a ``ValueError``), and files that cannot be read or written (an ``OSError``), end in
+    one line on stderr and status 2; Ctrl-C in the line ``interrupted`` and status 130; a pipe that nobody reads on in 141.
+    """
+    try:
+        return action() or 0
+    except BrokenPipeError:  # the reader, `head` say, has had enough
+        sys.stderr.close()
+        return 141
+    except (ValueError, OSError) as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\n{interrupted}", file=sys.stderr)
+        return 130
 
 
 def run(
@@ -16,20 +33,11 @@ def run(
     action: Callable[[Any], int | None],
     argv: list[str] | None,
 ) -> int:
-    """Read the options, a dataclass or a union of them (subcommands), and act on them; returns the exit status.
+    """Read the options, a dataclass or a union of them (subcommands), and act on them, :func:`guarded`.
 
-    Options that make no sense (a ``ValueError``) and files that cannot be read or written end in one line on stderr and status
-    2, Ctrl-C in status 130.
+    The dataclass's fields are the options, the texts below them the help.
     """
+    import tyro
+
     arguments = tyro.cli(options, prog=program, description=description, args=argv)
-    try:
-        return action(arguments) or 0
-    except ValueError as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{program}: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return 130
+    return guarded(program, lambda: action(arguments))

@@ -2,7 +2,6 @@
 
 import argparse
 import io
-import sys
 import time
 from pathlib import Path
 
@@ -11,8 +10,9 @@ import torch
 
 from demos.clauses.problems import Propagation, queens, sudoku
 from demos.clauses.solve import decimate, probabilities
+from demos.command import guarded
 from demos.devices import add_device, checked_device
-from demos.files import csv_text, write_atomically
+from demos.files import check_output, csv_text, write_atomically
 from difflayers import SATNet, functional, maxsat
 
 PROGRAM = "python -m demos.clauses"
@@ -186,8 +186,8 @@ def run_read(options: argparse.Namespace) -> int:
 
 
 def _refuse(path: Path | None, overwrite: bool) -> None:
-    if path is not None and path.exists() and not overwrite:
-        raise ValueError(f"--out: {path} is there already; choose another, or pass --overwrite")
+    if path is not None:
+        check_output(path, "--out", overwrite=overwrite)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -229,14 +229,14 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("--seed", type=int, default=0, help="of boards and random starts (default: 0)")
         command.add_argument("--overwrite", action="store_true", help="replace FILE if it is there")
     options = parser.parse_args(arguments)
-    try:
+
+    def act() -> int:
         if not 0 <= getattr(options, "seed", 0) < 2**64:
             raise ValueError(f"--seed must be from 0 to 2**64 - 1; got {options.seed}")
         status: int = options.run(options)
-    except (ValueError, OSError) as error:
-        print(f"{PROGRAM} {options.command}: error: {error}", file=sys.stderr)
-        return 2
-    return status
+        return status
+
+    return guarded(f"{PROGRAM} {options.command}", act)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,20 @@
 """`python -m demos.matching`: solve one problem by every method, print what each gives up, and draw the assignments."""
 
 import argparse
+import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from demos.command import guarded
 from demos.devices import add_device, checked_device
+from demos.files import check_output, write_atomically
 from difflayers import functional
+
+PROGRAM = "python -m demos.matching"
 
 METHODS: dict[str, Callable[[Tensor], Tensor]] = {
     "Hungarian": functional.hungarian,
@@ -21,8 +27,9 @@ METHODS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m demos.matching", description=__doc__.split(": ", 1)[1])
+def main(arguments: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__.split(": ", 1)[1])
     parser.add_argument("--templates", type=int, default=6, metavar="N", help="rows of the cost (default: 6)")
     parser.add_argument("--proposals", type=int, default=9, metavar="M", help="columns of the cost (default: 9)")
     parser.add_argument("--seed", type=int, default=4, help="of the random cost (default: 4)")
@@ -32,13 +39,13 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if not 1 <= options.templates <= options.proposals:
         parser.error(f"--templates must be from 1 to --proposals, {options.proposals}; got {options.templates}")
-    if options.out.exists() and not options.overwrite:
-        parser.error(f"{options.out} is there already: choose another --out, or --overwrite")
+    return guarded(PROGRAM, lambda: compare(options))
 
-    try:
-        device = checked_device(options.device)
-    except ValueError as error:
-        parser.error(str(error))
+
+def compare(options: argparse.Namespace) -> None:
+    """Solve a random problem by every method, and write the table and the picture."""
+    check_output(options.out, "--out", overwrite=options.overwrite)
+    device = checked_device(options.device)
     cost = torch.rand(
         options.templates, options.proposals, generator=torch.Generator().manual_seed(options.seed), dtype=torch.float64
     )
@@ -48,12 +55,12 @@ def main(arguments: list[str] | None = None) -> None:
     for name, X in solutions.items():
         value, over = (X * cost).sum(), (X.sum(0) - 1).clamp(min=0).max()
         print(f"{name:22} {value:7.4f} {value - optimum:14.2g} {over:15.1g} {(-X).max().clamp(min=0) + 0.0:13.1g}")
-    _draw(cost, solutions, options.out)
+    write_atomically(options.out, _picture(cost, solutions))
     print(f"\nPicture: {options.out}")
 
 
-def _draw(cost: Tensor, solutions: dict[str, Tensor], path: Path) -> None:
-    """The cost and every assignment, as shades."""
+def _picture(cost: Tensor, solutions: dict[str, Tensor]) -> bytes:
+    """The cost and every assignment, as shades: a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -66,8 +73,10 @@ def _draw(cost: Tensor, solutions: dict[str, Tensor], path: Path) -> None:
         axes.set(title=name, xticks=[], yticks=[])
         axes.set_xlabel("proposals", fontsize=8)
         axes.set_ylabel("templates", fontsize=8)
-    figure.savefig(path)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

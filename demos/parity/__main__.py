@@ -8,7 +8,6 @@ gradient. Only the last output has a label.
 from __future__ import annotations
 
 import copy
-import csv
 import io
 import sys
 import time
@@ -23,10 +22,14 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy
 from tqdm import tqdm
 
+from demos.checkpoints import checkpoint_errors, load_weights
 from demos.command import run
 from demos.devices import checked_device
-from demos.files import csv_text, write_atomically
+from demos.files import csv_rows, csv_text, write_atomically
 from difflayers import SATNet
+
+COLUMNS = ("length", "seed", "starts", "epochs", "minutes", "test_wrong")
+"""Of results.csv."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,11 @@ def train(options: Options, length: int, seed: int) -> dict[str, float]:
     epoch, starts, half, seconds = 0, 0, 0.0, 0.0
     interrupted = options.output / f"length-{length}-seed-{seed}.state"
     if interrupted.exists():
-        weights, state, drawn, (epoch, starts, half, seconds) = torch.load(interrupted)
-        layer.load_state_dict(weights)
-        optimizer.load_state_dict(state)
-        generator.set_state(drawn)
+        with checkpoint_errors("--output", interrupted, "the state of an interrupted run; delete it to begin anew"):
+            weights, state, drawn, (epoch, starts, half, seconds) = torch.load(interrupted)
+            load_weights(layer, weights)
+            optimizer.load_state_dict(state)
+            generator.set_state(drawn)
     while epoch < options.epochs and half < 1:
         began = time.perf_counter()
         if half <= 0.6:
@@ -122,8 +126,20 @@ def train(options: Options, length: int, seed: int) -> dict[str, float]:
         test = parity(layer, bits[options.train :], generator).round() != labels[options.train :]
     write_atomically(options.output / f"length-{length}-seed-{seed}.safetensors", save({"S": layer.S.detach().cpu()}))
     interrupted.unlink(missing_ok=True)
-    row = {"length": length, "seed": seed, "starts": starts, "epochs": epoch, "minutes": round(seconds / 60, 2)}
-    return row | {"test_wrong": int(test.sum())}
+    return dict(zip(COLUMNS, (length, seed, starts, epoch, round(seconds / 60, 2), int(test.sum())), strict=True))
+
+
+def _finished(table: Path) -> list[dict[str, str]]:
+    """The rows of runs that are finished."""
+    if not table.exists():
+        return []
+    (_, header), *rest = list(csv_rows(table)) or [(1, [])]
+    if header != list(COLUMNS):
+        raise ValueError(f"--output: {table} has the columns {','.join(header)}, wanted {','.join(COLUMNS)}")
+    for line, row in rest:
+        if len(row) != len(header):
+            raise ValueError(f"--output: {table}, line {line}: {len(row)} cells, wanted {len(header)}")
+    return [dict(zip(header, row, strict=True)) for _, row in rest]
 
 
 def study(options: Options) -> None:
@@ -132,7 +148,7 @@ def study(options: Options) -> None:
     checked_device(options.device)
     options.output.mkdir(parents=True, exist_ok=True)
     table = options.output / "results.csv"
-    rows = list(csv.DictReader(table.read_text().splitlines())) if table.exists() else []
+    rows = _finished(table)
     for length in options.lengths:
         for seed in options.seeds:
             if not any((row["length"], row["seed"]) == (str(length), str(seed)) for row in rows):

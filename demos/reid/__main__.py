@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from demos.command import guarded
 from demos.devices import add_device, checked_device
-from demos.files import csv_text
+from demos.files import csv_text, write_atomically
 
 # torch and numba are imported after the options are read, so that --help answers at once.
 if TYPE_CHECKING:
@@ -208,14 +209,14 @@ def run(arguments: argparse.Namespace) -> None:
         for cell in study.run():
             runs += cell
             # After every cell, so that an interruption loses little.
-            files[RUNS_NAME].write_text(csv_text([_run_row(one) for one in runs]), encoding="utf-8")
+            write_atomically(files[RUNS_NAME], csv_text([_run_row(one) for one in runs]).encode())
     table = summarize(runs)
-    files[SUMMARY_NAME].write_text(csv_text(table), encoding="utf-8")
+    write_atomically(files[SUMMARY_NAME], csv_text(table).encode())
     raw = untrained(config)
     if not arguments.no_picture:
         from demos.reid.plots import accuracy_png
 
-        files[PICTURE_NAME].write_bytes(accuracy_png(table, raw.hungarian, config.seeds))
+        write_atomically(files[PICTURE_NAME], accuracy_png(table, raw.hungarian, config.seeds))
     print(_table(table, study))
     print(f"\nobservations as they are: {raw.hungarian:.1%} by hungarian, {raw.argmax:.1%} by argmax")
     print(f"{config.trainings():,} trainings in {(time.perf_counter() - started) / 60:.1f} minutes; results in {out}")
@@ -225,15 +226,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; wrong options end it with status 2 and one line that says what was wrong."""
     parser = build_parser()
     options = parser.parse_args(arguments)
-    try:
-        run(options)
-    except ValueError as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; the trainings that were finished are in {options.out / RUNS_NAME}", file=sys.stderr)
-        return 130
-    return 0
+    interrupted = f"interrupted; the trainings that were finished are in {options.out / RUNS_NAME}"
+    return guarded(PROGRAM, lambda: run(options), interrupted)
 
 
 if __name__ == "__main__":

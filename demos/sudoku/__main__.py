@@ -10,7 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from demos.command import guarded
 from demos.devices import checked_device
+from demos.files import check_output, csv_rows, csv_text, write_atomically
 from demos.sudoku.boards import (
     Boards,
     conflicts,
@@ -26,12 +28,16 @@ from demos.sudoku.photo import command as photo
 
 # torch and numba are imported inside the commands, so that --help and wrong options answer at once.
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from demos.sudoku.boards import Int8Array
     from demos.sudoku.checkpoint import Checkpoint
     from demos.sudoku.evaluation import Result
     from demos.sudoku.images import Pool
     from demos.sudoku.model import BitNet, Net, SudokuNet, VisualNet
     from demos.sudoku.train import Evaluation
+    from difflayers.inference import Answers
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -106,12 +112,12 @@ def _complete(net: BitNet, puzzles: Int8Array, *, seed: int, batch_size: int = 1
 
     from demos.progress import progress_bar
 
-    generator = torch.Generator(net.device).manual_seed(seed)
     answers = []
     net.eval()
     with progress_bar(len(puzzles), "solving", " boards") as bar:
         for first in range(0, len(puzzles), batch_size):
             batch = torch.from_numpy(puzzles[first : first + batch_size]).to(net.device)
+            generator = torch.Generator(net.device).manual_seed(seed)  # the same start for every batch, as in `eval`
             answers.append(net.predict(batch, generator=generator).cpu().numpy())
             bar.update(len(batch))
     return np.concatenate(answers)
@@ -177,7 +183,6 @@ def _show_large(arguments: argparse.Namespace, output: Path) -> None:
     import numpy as np
     import torch
 
-    from demos.files import write_atomically
     from demos.sudoku.data import to_boards
     from demos.sudoku.evaluation import read_jointly, search
     from demos.sudoku.gallery import visual_board_png
@@ -372,10 +377,16 @@ def _boards_to_evaluate(arguments: argparse.Namespace, checkpoint: Checkpoint) -
 
 def run_eval(arguments: argparse.Namespace) -> int:
     """Evaluate a checkpoint."""
-    from demos.sudoku.data import seen_solutions
+    from demos.sudoku.data import seen_solutions, to_boards
     from demos.sudoku.images import add_images
     from demos.sudoku.train import evaluate
 
+    if arguments.rounding is not None and arguments.joint:
+        raise ValueError("--rounding, --joint: got both, wanted one of the two")
+    if arguments.failures is not None:
+        check_output(arguments.failures, "--failures", overwrite=arguments.overwrite)
+    if arguments.append is not None:
+        _check_append(arguments.append, _columns(arguments))
     checkpoint, net = _load_net(arguments)
     config = checkpoint.config
     boards, description = _boards_to_evaluate(arguments, checkpoint)
@@ -390,13 +401,14 @@ def run_eval(arguments: argparse.Namespace) -> int:
     if arguments.mnist_root is not None:
         config = replace(config, mnist_root=arguments.mnist_root)
     boards = add_images(boards, config, train=False)
-    if arguments.rounding is not None and arguments.joint:
-        raise ValueError("--rounding, --joint: got both, wanted one of the two")
+    accepted: NDArray[np.bool_] | None = None
     if arguments.joint or arguments.search or arguments.rounding is not None:
-        result = _evaluate_inference(arguments, checkpoint, net, boards, seed)
+        result, found = _evaluate_inference(arguments, checkpoint, net, boards, seed)
+        answers, accepted = to_boards(found.values), found.accepted.cpu().numpy()
     else:
         batch_size = config.batch_size if arguments.batch_size is None else arguments.batch_size
         one_pass = evaluate(net, boards, batch_size=batch_size, seed=seed)
+        answers = one_pass.answers
         result = {
             "method": "one pass",
             "boards wholly right": one_pass.boards_right,
@@ -407,9 +419,74 @@ def run_eval(arguments: argparse.Namespace) -> int:
             "milliseconds a board": 1e3 * one_pass.seconds / one_pass.boards,
         }
     _print(result)
+    right = (answers == boards.solutions).all(1)
+    for line in _by_givens(boards, right):
+        print(line)
     if arguments.append is not None:
         _append(arguments.append, {"boards": description, **result})
+    if arguments.failures is not None:
+        write_atomically(arguments.failures, _failures(boards, answers, right, accepted).encode())
+        print(f"{int((~right).sum()):,} boards that are not wholly right: {arguments.failures}")
     return 0
+
+
+ACCEPTANCE = (
+    "boards",
+    "method",
+    "boards wholly right",
+    "answers accepted",
+    "accepted, and wrong",
+    "not accepted, but right",
+)
+COLUMNS = {
+    "one pass": (
+        *("boards", "method", "boards wholly right", "blank cells right", "given cells read right"),
+        *("answers obeying the rules", "loss", "milliseconds a board"),
+    ),
+    "search": (
+        *ACCEPTANCE,
+        *(
+            "accepted within so many paths",
+            "mean paths a board",
+            "mean forward passes a board",
+            "milliseconds a board",
+            "CPU threads",
+        ),
+    ),
+    "joint": (*ACCEPTANCE, "mean readings a board", "milliseconds a board", "CPU threads"),
+}
+"""Of `eval`, by method."""
+FAILURES = ("puzzle", "solution", "answer", "givens", "wrong cells", "accepted")
+"""Of `eval --failures`; the last is empty where answers are not accepted or turned down."""
+
+
+def _columns(arguments: argparse.Namespace) -> tuple[str, ...]:
+    search = arguments.rounding is not None or arguments.search
+    return COLUMNS["joint" if arguments.joint else "search" if search else "one pass"]
+
+
+def _by_givens(boards: Boards, right: NDArray[np.bool_]) -> list[str]:
+    """Return a table of how many boards are right, by the number of their givens; nothing if all have as many."""
+    givens = boards.givens
+    numbers = sorted(set(givens.tolist()))
+    if len(numbers) < 2:
+        return []
+    lines = [f"\n{'givens':>6}{'boards':>9}{'wholly right':>14}"]
+    for number in numbers:
+        chosen = right[givens == number]
+        lines.append(f"{number:6}{len(chosen):9,}{chosen.mean():14.1%}")
+    return lines
+
+
+def _failures(boards: Boards, answers: Int8Array, right: NDArray[np.bool_], accepted: NDArray[np.bool_] | None) -> str:
+    """Return the boards whose answer is not wholly right, as CSV."""
+    lines = [",".join(FAILURES)]
+    for i in (~right).nonzero()[0].tolist():
+        cells = [format_line(b[i]) for b in (boards.puzzles, boards.solutions, answers)]
+        wrong = int((answers[i] != boards.solutions[i]).sum())
+        said = "" if accepted is None else ("yes" if accepted[i] else "no")
+        lines.append(",".join([*cells, str(boards.givens[i]), str(wrong), said]))
+    return "\n".join(lines) + "\n"
 
 
 def _cell(name: str, value: str | float | int) -> str:
@@ -428,24 +505,29 @@ def _print(result: Result) -> None:
             print(f"{name:<34}{_cell(name, value):>12}", flush=True)
 
 
-def _append(path: Path, row: Result) -> None:
-    """Append a row to a CSV, which must have the same columns."""
-    header = list(row)
+def _check_append(path: Path, columns: tuple[str, ...]) -> None:
+    """Raise ``ValueError`` if a row of these columns cannot be appended to the CSV."""
+    check_output(path, "--append", overwrite=True)
     if path.exists():
-        with open(path, newline="") as file:
-            found = next(csv.reader(file), [])
-        if found != header:
-            raise ValueError(f"--append: {path} has the columns {','.join(found)}, wanted {','.join(header)}")
-    with open(path, "a", newline="") as file:
-        writer = csv.DictWriter(file, header, lineterminator="\n")
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerow({name: f"{value:.5g}" if isinstance(value, float) else value for name, value in row.items()})
+        found = next((row for _, row in csv_rows(path)), [])
+        if found and found != list(columns):
+            raise ValueError(f"--append: {path} has the columns {','.join(found)}, wanted {','.join(columns)}")
+
+
+def _append(path: Path, row: Result) -> None:
+    """Append a row to a CSV of the same columns."""
+    _check_append(path, tuple(row))
+    before = path.read_text(encoding="utf-8-sig") if path.exists() else ""
+    text = csv_text([{name: f"{value:.5g}" if isinstance(value, float) else value for name, value in row.items()}])
+    if before.strip():
+        before += "" if before.endswith("\n") else "\n"
+        text = before + text.partition("\n")[2]
+    write_atomically(path, text.encode())
 
 
 def _evaluate_inference(
     arguments: argparse.Namespace, checkpoint: Checkpoint, net: Net, boards: Boards, seed: int
-) -> Result:
+) -> tuple[Result, Answers]:
     """Evaluate --search, --rounding or --joint."""
     from demos.sudoku.evaluation import evaluate_joint, evaluate_search
     from demos.sudoku.images import ImageBoards
@@ -474,8 +556,8 @@ def _evaluate_inference(
 
 
 def _refuse_to_overwrite(arguments: argparse.Namespace) -> None:
-    if arguments.output is not None and arguments.output.exists() and not arguments.overwrite:
-        raise ValueError(f"--output: {arguments.output} exists; pass --overwrite to replace it")
+    if arguments.output is not None:
+        check_output(arguments.output, "--output", overwrite=arguments.overwrite)
 
 
 def run_solve(arguments: argparse.Namespace) -> int:
@@ -602,7 +684,7 @@ def run_rules(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         size = checkpoint.config.box**2
         title = f"{size}x{size} Sudoku{checkpoint.config.variant}: what S has learnt, bits put in order four ways"
-        arguments.output.write_bytes(rules_png(solver, title))
+        write_atomically(arguments.output, rules_png(solver, title))
         print(f"picture: {arguments.output}")
     return 0
 
@@ -685,18 +767,7 @@ def main(argv: list[str] | None = None) -> int:
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
         argv.insert(0, "demo")
     arguments = build_parser().parse_args(argv)
-    try:
-        status = COMMANDS[arguments.command](arguments)
-    except BrokenPipeError:  # the reader, `head` say, has had enough
-        sys.stderr.close()
-        return 141
-    except (ValueError, OSError) as error:
-        print(f"{PROGRAM} {arguments.command}: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return 130
-    return status
+    return guarded(f"{PROGRAM} {arguments.command}", lambda: COMMANDS[arguments.command](arguments))
 
 
 if __name__ == "__main__":

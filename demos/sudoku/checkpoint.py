@@ -14,7 +14,7 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import Tensor
 
-from demos.checkpoints import read_checkpoint, with_prefix
+from demos.checkpoints import checkpoint_errors, read_checkpoint, with_prefix
 from demos.files import write_atomically
 from demos.sudoku.config import TrainConfig
 
@@ -89,6 +89,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint, given its file or the directory of its run."""
+    from demos.sudoku.model import restore
+
     path = Path(path)
     if path.is_dir():
         path = path / CHECKPOINT_NAME
@@ -104,15 +106,18 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         if name.startswith("adam."):
             parameter, _, entry = name.removeprefix("adam.").rpartition(".")
             adam.setdefault(parameter, {})[entry] = tensor
-    return Checkpoint(
-        config=TrainConfig.from_dict(json.loads(metadata["config"])),
-        name=metadata["name"],
-        data_fingerprint=metadata["data_fingerprint"],
-        threads=int(metadata["threads"]),
-        step=int(metadata["step"]),
-        limit=json.loads(metadata["limit"]),
-        history=[EpochMetrics(**row) for row in json.loads(metadata["history"])],
-        model=with_prefix(tensors, "model."),
-        adam=adam,
-        random=with_prefix(tensors, "random."),
-    )
+    with checkpoint_errors("checkpoint", path, "one of `python -m demos.sudoku train`"):
+        checkpoint = Checkpoint(
+            config=TrainConfig.from_dict(json.loads(metadata["config"])),
+            name=metadata["name"],
+            data_fingerprint=metadata["data_fingerprint"],
+            threads=int(metadata["threads"]),
+            step=int(metadata["step"]),
+            limit=json.loads(metadata["limit"]),
+            history=[EpochMetrics(**row) for row in json.loads(metadata["history"])],
+            model=with_prefix(tensors, "model."),
+            adam=adam,
+            random=with_prefix(tensors, "random."),
+        )
+        restore(checkpoint)  # weights that do not fit are said to be so here, where the file's name is known
+    return checkpoint

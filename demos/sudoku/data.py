@@ -5,10 +5,8 @@ Bits are cell-major: bit ``(row * N + column) * N + digit - 1`` is 1 if that cel
 
 from __future__ import annotations
 
-import csv
 import gzip
 import hashlib
-import io
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -17,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from demos.files import write_atomically
+from demos.files import csv_rows, write_atomically
 from demos.sudoku.boards import Boards, Int8Array, box_of, check_box, conflicts, format_line, obeys_rules, parse_board
 from demos.sudoku.config import TrainConfig
 from demos.sudoku.generator import generate_split
@@ -90,14 +88,6 @@ def decode(probabilities: Tensor, puzzles: Tensor) -> Tensor:
 # --- files --------------------------------------------------------------------------------------------------
 
 
-def _read_text(path: Path) -> str:
-    raw = path.read_bytes()
-    try:
-        return (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: neither text nor gzipped text: {error}") from None
-
-
 def _find_columns(path: Path, first_row: list[str], wanted: tuple[str, ...]) -> tuple[list[int], bool]:
     """Return the positions of the wanted columns, and whether the first row is a header."""
     names = [cell.strip().lower() for cell in first_row]
@@ -111,25 +101,16 @@ def _find_columns(path: Path, first_row: list[str], wanted: tuple[str, ...]) -> 
 
 def _read_columns(path: Path, wanted: tuple[str, ...]) -> Iterator[tuple[int, list[Int8Array]]]:
     """Yield for each row its line number and the boards in the wanted columns, all of one size."""
-    text = _read_text(path).replace("\r\n", "\n").replace("\r", "\n")
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    reader = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=first.count))
     columns: list[int] | None = None
     cells: int | None = None
-    while True:
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
-        if row is None:
-            return
+    for line, row in csv_rows(path):
         if not "".join(row).strip():
             continue
         if columns is None:
             columns, is_header = _find_columns(path, row, wanted)
             if is_header:
                 continue
-        place = f"{path}, line {reader.line_num}"
+        place = f"{path}, line {line}"
         if len(row) <= max(columns):
             raise ValueError(f"{place}: got {len(row)} column(s), wanted {' and '.join(wanted)}")
         boards = []
@@ -142,7 +123,7 @@ def _read_columns(path: Path, wanted: tuple[str, ...]) -> Iterator[tuple[int, li
             if len(board) != cells:
                 raise ValueError(f"{place}, {name}: got {len(board)} cells, wanted {cells} as in the rows before")
             boards.append(board)
-        yield reader.line_num, boards
+        yield line, boards
 
 
 def read_csv(path: str | Path, box: int | None = None) -> Boards:

@@ -114,7 +114,7 @@ def told(found: inference.Answers, right: NDArray[np.bool_]) -> Result:
 
 def evaluate_search(
     net: Net, boards: Boards, limit: float | None, *, roundings: int | None, paths: int | None, starts: int, seed: int
-) -> Result:
+) -> tuple[Result, inference.Answers]:
     """Evaluate rounding (``roundings``), search (``paths``) or both, one after the other."""
     start = time.perf_counter()
     if roundings is None:
@@ -146,12 +146,12 @@ def evaluate_search(
         "mean forward passes a board": float(found.passes.double().mean()),
         "milliseconds a board": 1e3 * seconds / len(boards),
         "CPU threads": torch.get_num_threads(),
-    }
+    }, found
 
 
 def evaluate_joint(
     net: Net, boards: ImageBoards, limit: float | None, *, readings: int, paths: int, seed: int
-) -> Result:
+) -> tuple[Result, inference.Answers]:
     """Evaluate joint decoding of boards of images."""
     start = time.perf_counter()
     found = read_jointly(net, boards, limit, readings=readings, paths=paths, seed=seed)
@@ -165,4 +165,4 @@ def evaluate_joint(
         "mean readings a board": float(found.paths.double().mean()),
         "milliseconds a board": 1e3 * seconds / len(boards),
         "CPU threads": torch.get_num_threads(),
-    }
+    }, found

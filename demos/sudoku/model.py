@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from demos.checkpoints import load_weights
 from demos.sudoku.boards import Boards, check_box
 from demos.sudoku.checkpoint import Checkpoint
 from demos.sudoku.config import TrainConfig
@@ -299,7 +300,7 @@ def build(config: TrainConfig) -> Net:
 def restore(checkpoint: Checkpoint, **changes: Any) -> Net:
     """Build the network of a checkpoint, with its weights; ``changes`` replace entries of its configuration."""
     net = build(replace(checkpoint.config, **changes))
-    net.load_state_dict(checkpoint.model)
+    load_weights(net, checkpoint.model)
     return net
 
 

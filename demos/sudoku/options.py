@@ -260,6 +260,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--readings", type=int, default=100, help="with --joint: most readings of a board (default: %(default)s)"
     )
     evaluate.add_argument("--append", type=Path, metavar="FILE", help="append the result to this CSV as a row")
+    evaluate.add_argument(
+        "--failures",
+        type=Path,
+        metavar="FILE",
+        help="write the boards that are not wholly right, with their answers, as CSV",
+    )
+    evaluate.add_argument("--overwrite", action="store_true", help="let --failures replace a file")
     _add_machine(evaluate)
 
     solve = commands.add_parser(

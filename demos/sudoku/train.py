@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -25,7 +26,7 @@ from demos.distributed import first_goes_first, loss_of_all, place, share, total
 from demos.files import csv_text, write_atomically
 from demos.progress import progress_bar
 from demos.schedule import cosine, set_cosine_rate
-from demos.sudoku.boards import Boards, obeys_rules
+from demos.sudoku.boards import Boards, Int8Array, obeys_rules
 from demos.sudoku.checkpoint import (
     CHECKPOINT_NAME,
     Checkpoint,
@@ -63,6 +64,8 @@ class Evaluation:
     """Of boards with images: share of the given cells that the reader alone reads right."""
     rules_obeyed: float
     """Share of completed boards that obey the rules of Sudoku."""
+    answers: Int8Array
+    """Of shape (boards, N ** 2): the completed boards."""
     seconds: float
 
 
@@ -74,7 +77,9 @@ def evaluate(
     seed: int,
     description: str = "testing",
 ) -> Evaluation:
-    """Complete the puzzles of ``boards`` and compare; the layer's random starts are drawn from ``seed``.
+    """Complete the puzzles of ``boards`` and compare; every batch has the same random start, drawn from ``seed``.
+
+    So what becomes of a board depends on its puzzle and the seed alone, up to rounding: not on the boards beside it.
 
     Several processes share each batch, and all return what came of the whole.
     """
@@ -83,14 +88,15 @@ def evaluate(
     if batch_size < 1:
         raise ValueError(f"batch_size: got {batch_size}, wanted 1 or more")
     start = time.perf_counter()
-    generator = torch.Generator(net.device).manual_seed(seed)
-    loss = 0.0
-    right = cells_right = read = obeying = 0
+    loss = read = 0.0
+    answers = np.zeros_like(boards.puzzles)
     net.eval()
     with torch.no_grad(), progress_bar(len(boards), description, " boards") as bar:
         for first in range(0, len(boards), batch_size):
             whole = boards[first : first + batch_size]
-            batch = whole[share(len(whole))]
+            part = share(len(whole))
+            batch = whole[part]
+            generator = torch.Generator(net.device).manual_seed(seed)
             puzzles = torch.from_numpy(batch.puzzles).to(net.device)
             solutions = torch.from_numpy(batch.solutions).to(net.device)
             if isinstance(net, VisualNet):
@@ -101,23 +107,21 @@ def evaluate(
             else:
                 probabilities = net(*net.inputs(batch), generator=generator)
             loss += bit_loss(probabilities, encode(solutions)[0]).item() * len(batch)
-            answers = net.answers(probabilities, puzzles)
-            same = answers == solutions
-            right += int(same.all(1).sum())
-            cells_right += int((same & (puzzles == 0)).sum())
-            obeying += int(obeys_rules(answers.cpu().numpy()).sum())
+            answers[first : first + batch_size][part] = net.answers(probabilities, puzzles).cpu().numpy()
             bar.update(len(whole))
-    loss, *counts = totals([loss, right, cells_right, read, obeying], net.device)
-    right, cells_right, read, obeying = map(int, counts)
+    loss, read, *digits = totals([loss, read, *answers.ravel().tolist()], net.device)
+    answers = np.array(digits, np.int8).reshape(answers.shape)
+    same = answers == boards.solutions
     givens = int(boards.givens.sum())
     blanks = boards.puzzles.size - givens
     return Evaluation(
         boards=len(boards),
         loss=loss / len(boards),
-        boards_right=right / len(boards),
-        blank_cells_right=cells_right / max(blanks, 1),
+        boards_right=float(same.all(1).mean()),
+        blank_cells_right=int((same & (boards.puzzles == 0)).sum()) / max(blanks, 1),
         given_cells_read=read / max(givens, 1) if isinstance(net, VisualNet) else None,
-        rules_obeyed=obeying / len(boards),
+        rules_obeyed=float(obeys_rules(answers).mean()),
+        answers=answers,
         seconds=time.perf_counter() - start,
     )
 

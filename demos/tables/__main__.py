@@ -20,7 +20,7 @@ import tyro
 
 from demos.command import run
 from demos.devices import checked_device
-from demos.files import write_atomically
+from demos.files import check_output, write_atomically
 from demos.tables.model import Training, fill, load, train
 from demos.tables.table import domains_of, encode, read, write
 
@@ -74,6 +74,8 @@ class ListRules:
     """So many; 0 for all."""
     cnf: Path | None = None
     """Write all of them to this file instead, as DIMACS."""
+    overwrite: bool = False
+    """Replace that file if it is there."""
 
     def __post_init__(self) -> None:
         if self.top < 0:
@@ -100,10 +102,12 @@ def act(command: Train | Complete | Check | ListRules) -> int:
         told = "tells" if learnt.limit.separates else "does not tell"
         print(f"the learnt objective alone {told} valid rows from spoilt ones: {learnt.limit!r}")
         return 0
+    if isinstance(command, ListRules) and command.cnf is not None:
+        check_output(command.cnf, "--cnf", overwrite=command.overwrite)
+    if isinstance(command, Complete):
+        check_output(command.output, "--output", overwrite=command.overwrite)
     learnt = load(command.run)
     if isinstance(command, Complete):
-        if command.output.exists() and not command.overwrite:
-            raise ValueError(f"--output: {command.output} exists; pass --overwrite to replace it")
         rows = read(command.file)
         values, given = encode(rows, learnt.domains)
         filled = fill(learnt, values, given, paths=command.paths, seed=command.seed, progress=True)

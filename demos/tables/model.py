@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy
 from tqdm import tqdm
 
-from demos.checkpoints import read_checkpoint, with_prefix
+from demos.checkpoints import checkpoint_errors, load_weights, read_checkpoint, with_prefix
 from demos.files import write_atomically
 from demos.schedule import set_cosine_rate
 from difflayers import Domains, SATNet
@@ -169,13 +169,13 @@ def load(folder: Path) -> Run:
         raise ValueError(
             f"RUN: the training in {folder} did not end; give the same train command again, it goes on there"
         )
-    domains = Domains([len(each) for each in about["labels"]], names=about["names"], labels=about["labels"])
-    options = Training(**about["options"])
-    layer = SATNet(domains.bits, options.m, options.aux)
-    with torch.no_grad():
-        layer.S.copy_(tensors["S"])
-    rules = Rules(domains, [Rule(tuple(clause), *rest) for clause, *rest in about["rules"]])
-    return Run(domains, layer, rules, AcceptanceLimit(*about["limit"]), about["seconds"])
+    with checkpoint_errors("RUN", path, "a run of `python -m demos.tables train`"):
+        domains = Domains([len(each) for each in about["labels"]], names=about["names"], labels=about["labels"])
+        options = Training(**about["options"])
+        layer = SATNet(domains.bits, options.m, options.aux)
+        load_weights(layer, {**layer.state_dict(), "S": tensors["S"]})
+        rules = Rules(domains, [Rule(tuple(clause), *rest) for clause, *rest in about["rules"]])
+        return Run(domains, layer, rules, AcceptanceLimit(*about["limit"]), about["seconds"])
 
 
 def fill(
@@ -218,10 +218,9 @@ def scores(learnt: Run, values: Tensor, given: Tensor) -> Tensor:
 
 
 def _about(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
-    try:
+    with checkpoint_errors("RUN", path, "a run of `python -m demos.tables train`"):
         about: dict[str, Any] = json.loads(metadata["about"])
-    except (KeyError, json.JSONDecodeError):
-        raise ValueError(f"RUN: {path} is damaged") from None
+        _ = about["rules"], about["options"], about["labels"], about["epochs"]
     return about
 
 
@@ -253,10 +252,10 @@ def _restore(
     _check_same(path, about, domains, options)
     if about["rules"] is not None:
         raise ValueError(f"--output: the training in {path.parent} has ended; take another folder, or delete it")
-    with torch.no_grad():
-        layer.S.copy_(tensors["S"])
-    adam.load_state_dict(
-        {"state": {0: with_prefix(tensors, "adam.")}, "param_groups": adam.state_dict()["param_groups"]}
-    )
-    generator.set_state(tensors["generator"])
+    with checkpoint_errors("--output", path, "an interrupted run"):
+        load_weights(layer, {**layer.state_dict(), "S": tensors["S"]})
+        adam.load_state_dict(
+            {"state": {0: with_prefix(tensors, "adam.")}, "param_groups": adam.state_dict()["param_groups"]}
+        )
+        generator.set_state(tensors["generator"])
     return int(about["epochs"]), float(about["seconds"])

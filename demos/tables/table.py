@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import csv
 import difflib
-import gzip
 import io
 import shlex
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from demos.files import write_atomically
+from demos.files import check_output, csv_rows, write_atomically
 from difflayers import Domains
 
 LARGEST = 200
@@ -49,24 +47,10 @@ def read(path: Path) -> Rows:
     Raises ``ValueError``, with the line, for a file that is none: no header, a column's name empty or twice, a row of
     another length, bytes that are no UTF-8.
     """
-    try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text (byte {error.start})") from None
-    first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     cells, lines = [], []
-    try:
-        for row in reader:
-            if any(cell.strip() for cell in row) or len(row) > 1:
-                cells.append([cell.strip() for cell in row])
-                lines.append(reader.line_num)
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
+    for line, row in csv_rows(path):
+        cells.append([cell.strip() for cell in row])
+        lines.append(line)
     if not cells:
         raise ValueError(f"{path}: empty, wanted a header and rows")
     columns, cells, lines = cells[0], cells[1:], lines[1:]
@@ -147,8 +131,7 @@ def encode(rows: Rows, domains: Domains) -> tuple[Tensor, Tensor]:
 
 def write(path: Path, rows: Rows, domains: Domains, values: Tensor, *, overwrite: bool) -> None:
     """Write the rows with their blanks filled, columns that were not learnt as they were."""
-    if path.exists() and not overwrite:
-        raise ValueError(f"--output: {path} exists; pass --overwrite to replace it")
+    check_output(path, "--output", overwrite=overwrite)
     places = {name: v for v, name in enumerate(domains.names)}
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")

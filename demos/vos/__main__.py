@@ -12,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from demos.command import guarded
 from demos.devices import checked_device
 from demos.vos.options import (
     CHECKPOINT_NAMES,
@@ -458,19 +459,17 @@ def main(arguments: list[str] | None = None) -> int:
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
         words = ["demo", *words]
     options = build_parser().parse_args(words)
-    try:
+
+    def act() -> None:
         if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
             raise ValueError(f"{missing[0]} is not installed; wanted: pip install '.[demos]' in the project's folder")
         _COMMANDS[options.command](options)
-    except ValueError as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
-        return 2
+
+    try:
+        return guarded(PROGRAM, act)
     except RuntimeError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from demos.files import written_beside
 from demos.vos.images import Frame, Labels
 
 COLORS = np.array(
@@ -95,18 +98,32 @@ def write_video(path: Path, frames: Iterator[Frame] | Sequence[NDArray[np.uint8]
         ValueError: no frames; a suffix other than ``.mp4``.
     """
     import imageio.v2 as imageio
+    import imageio_ffmpeg
 
     if path.suffix != ".mp4":
         raise ValueError(f"path must end in .mp4; got {path}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.tmp.mp4")
     written = 0
-    writer: Any = imageio.get_writer(temporary, fps=fps, codec="libx264", quality=8, macro_block_size=None)
-    with writer:
-        for frame in frames:
-            writer.append_data(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2])
-            written += 1
-    if not written:
-        temporary.unlink(missing_ok=True)
-        raise ValueError("frames must have one at least; got none")
-    temporary.replace(path)
+    with written_beside(path) as temporary:
+        writer: Any = imageio.get_writer(temporary, fps=fps, codec="libx264", quality=8, macro_block_size=None)
+        with _ffmpeg_errors(path), writer:
+            for frame in frames:
+                writer.append_data(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2])
+                written += 1
+        if not written:
+            raise ValueError("frames must have one at least; got none")
+        # The encoder is another process, which does not tell us of a full disk.
+        with _ffmpeg_errors(path):
+            found, _ = imageio_ffmpeg.count_frames_and_secs(str(temporary))
+            if found != written:
+                raise RuntimeError(f"{found} of {written} frames")
+
+
+@contextmanager
+def _ffmpeg_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        cause = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise OSError(
+            errno.EIO, f"the encoder did not write all of it (is the disk full?): {cause[0]}", str(path)
+        ) from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import pickle
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -19,10 +18,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from scipy import ndimage
 
+from demos.checkpoints import checkpoint_errors, load_weights, read_safetensors
 from demos.files import write_atomically
 from demos.vos.data import Clip, listed
 from demos.vos.images import LABEL_SUFFIXES, Frame, Labels, read_labels
@@ -396,20 +395,12 @@ class MaskRCNNProposals(ProposalSource):
         """Read the weights; the hash of the file."""
         if not path.is_file():
             raise ValueError(f"weights: no file {path}")
-        try:
+        with checkpoint_errors("weights", path, "one of this network"):
             if path.suffix == ".safetensors":
-                from safetensors.torch import load_file
-
-                state = load_file(path)
+                state = read_safetensors(path, argument="weights")[1]
             else:
                 state = torch.load(path, map_location="cpu", weights_only=True)
-            own = self.network.state_dict()
-            wrong = [name for name, value in own.items() if name in state and state[name].dtype != value.dtype]
-            if wrong:
-                raise TypeError(f"{wrong[0]} is {state[wrong[0]].dtype}, wanted {own[wrong[0]].dtype}")
-            self.network.load_state_dict(state)
-        except (RuntimeError, SafetensorError, TypeError, AttributeError, OSError, pickle.UnpicklingError) as error:
-            raise ValueError(f"weights: {path} does not fit the network: {str(error).splitlines()[0]}") from None
+            load_weights(self.network, state)
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -468,18 +459,14 @@ class CachedProposals(ProposalSource):
 
 
 def _read(path: Path, wanted: dict[str, str], size: tuple[int, int]) -> Proposals:
-    try:
-        with safe_open(path, framework="np") as file:
-            found = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in ("bits", "scores")}
-    except SafetensorError as error:
-        raise ValueError(f"{path}: cannot be read as a cache of proposals: {error}") from None
+    found, tensors = read_safetensors(path, argument="cache")
     for name, value in wanted.items():
         if found.get(name) != value:
             raise ValueError(
                 f"{path}: got a cache with the {name} {found.get(name)!r}, wanted {value!r}; give another folder, or remove it"
             )
-    bits, scores = tensors["bits"], tensors["scores"]
+    with checkpoint_errors("cache", path, "one of proposals"):
+        bits, scores = tensors["bits"].numpy(), tensors["scores"].numpy()
     if bits.dtype != np.uint8 or bits.shape != (len(scores), -(-size[0] * size[1] // 8)) or scores.dtype != np.float32:
         raise ValueError(
             f"{path}: got bits {bits.dtype} {bits.shape} and scores {scores.dtype} {scores.shape}, which are no cache"

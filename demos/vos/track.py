@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from demos.checkpoints import read_checkpoint
+from demos.checkpoints import checkpoint_errors, read_checkpoint
 from demos.files import write_atomically
 from demos.progress import progress_bar
 from demos.vos.data import listed
@@ -202,11 +202,12 @@ class TrackRun:
             raise ValueError(
                 f"--resume: {self.output} has a run of another video, other masks or options; give another --output"
             )
-        self.tracker.restore(tensors)
-        t, name, written = json.loads(metadata["next"])
-        for label, one in json.loads(metadata["sightings"]).items():
-            one["lost"] = None if one["lost"] is None else [(a, b) for a, b in one["lost"]]
-            self.sightings[int(label)] = Sightings(**one)
+        with checkpoint_errors("--resume", self.output / STATE_NAME, "the state of a run"):
+            self.tracker.restore(tensors)
+            t, name, written = json.loads(metadata["next"])
+            for label, one in json.loads(metadata["sightings"]).items():
+                one["lost"] = None if one["lost"] is None else [(a, b) for a, b in one["lost"]]
+                self.sightings[int(label)] = Sightings(**one)
         with self._rows_path.open("r+b") as file:
             file.truncate(written)
         last = next(self.video.frames(t - 1))[1]

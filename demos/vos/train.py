@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from demos.checkpoints import read_checkpoint, with_prefix
+from demos.checkpoints import checkpoint_errors, load_weights, read_checkpoint, with_prefix
 from demos.distributed import loss_of_all, place
 from demos.files import write_atomically
 from demos.schedule import set_cosine_rate
@@ -364,36 +364,29 @@ class Trainer:
 
     def _load(self, path: Path) -> None:
         metadata, tensors = _read(path)
+        with checkpoint_errors("checkpoint", path, "one of a training"):
+            written = {name: json.loads(metadata[name]) for name in ("train", "model", "history", "unmatched_costs")}
         for name, config in (("train", self.config), ("model", self.features.config)):
-            if json.loads(metadata[name]) != asdict(config):
+            if written[name] != asdict(config):
                 raise ValueError(f"{path}: got a run with the {name} options {metadata[name]}, wanted {asdict(config)}")
-        self.losses.load_state_dict(with_prefix(tensors, "model."))
+        with checkpoint_errors("checkpoint", path, "one of such a training"):
+            load_weights(self.losses, with_prefix(tensors, "model."))
         for name, parameter in self.losses.named_parameters():
             if state := with_prefix(tensors, f"adam.{name}."):
                 self.adam.state[parameter] = {
                     key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
                 }
-        self.history = json.loads(metadata["history"])
-        self.unmatched_costs = json.loads(metadata["unmatched_costs"])
+        self.history = written["history"]
+        self.unmatched_costs = written["unmatched_costs"]
         self.epoch = len(self.history)
 
 
 def load_features(path: Path, *, device: torch.device | str = "cpu") -> Features:
     """The features of a checkpoint, ready to track with."""
     metadata, tensors = _read(path)
-    weights = with_prefix(tensors, "model.features.")
-    try:
+    with checkpoint_errors("checkpoint", path, "one of features"):
         features = Features(ModelConfig(**json.loads(metadata["model"])))
-        wrong = [
-            name
-            for name, value in features.state_dict().items()
-            if name in weights and weights[name].dtype != value.dtype
-        ]
-        if wrong:
-            raise ValueError(f"{wrong[0]} is {weights[wrong[0]].dtype}")
-        features.load_state_dict(weights)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"checkpoint: {path} does not hold features: {str(error).splitlines()[0]}") from None
+        load_weights(features, with_prefix(tensors, "model.features."))
     return features.to(device).eval()
 
 
@@ -407,11 +400,10 @@ def export_features(checkpoint: Path, path: Path) -> None:
 
 def load_unmatched_costs(path: Path) -> dict[str, float]:
     """By kind of matching, the unmatched cost that was chosen for the features of a checkpoint; empty if none was."""
-    try:
-        costs = json.loads(_read(path)[0].get("unmatched_costs", "{}"))
+    metadata, _ = _read(path)
+    with checkpoint_errors("checkpoint", path, "one with unmatched costs"):
+        costs = json.loads(metadata.get("unmatched_costs", "{}"))
         return {str(kind): float(cost) for kind, cost in costs.items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"checkpoint: {path} has unmatched costs that cannot be read: {error}") from None
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

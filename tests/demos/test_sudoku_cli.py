@@ -480,7 +480,38 @@ def test_eval_with_search(trained: Path, tmp_path: Path, capsys: pytest.CaptureF
         assert right == pytest.approx(40 * float(row["boards wholly right"]), abs=0.1)
     without = [*options[:-3], "--append", str(table)]
     assert main(without) == 2
-    assert "--append: " in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "--append: " in told.err and not told.out  # before the work
+
+
+@pytest.mark.parametrize("method", [[], ["--search", "--coarse", "1", "--paths", "1"]])
+def test_eval_tells_the_failures_and_the_shares_by_givens(
+    trained: Path, method: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, total = tmp_path / "failures.csv", tmp_path / "total.csv"
+    eval_ = ["eval", str(trained), "--givens", "4-6", "--count", "60", *method, "--failures", str(table)]
+    assert main([*eval_, "--append", str(total)]) == 0
+    out = capsys.readouterr().out
+    with open(table, newline="") as file:
+        failures = list(csv.DictReader(file))
+    with open(total, newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert 0 < len(failures) == round(60 * (1 - float(row["boards wholly right"]))) < 60
+    assert f"{len(failures)} boards that are not wholly right: {table}" in out
+    shares = {
+        int(g): (int(n), float(p.rstrip("%"))) for g, n, p in re.findall(r"^ +(\d) +(\d+) +([\d.]+%)$", out, re.M)
+    }
+    assert sum(n for n, _ in shares.values()) == 60
+    for givens, (count, percent) in shares.items():
+        wrong = [f for f in failures if int(f["givens"]) == givens == 16 - f["puzzle"].count("0")]
+        assert percent == pytest.approx(100 * (1 - len(wrong) / count), abs=0.06)
+    for failure in failures:
+        pairs = zip(failure["answer"], failure["solution"], strict=True)
+        assert int(failure["wrong cells"]) == sum(a != s for a, s in pairs) > 0
+        assert failure["accepted"] in (("yes", "no") if method else ("",))
+    assert main(eval_) == 2
+    assert "--failures" in capsys.readouterr().err
+    assert main([*eval_, "--overwrite"]) == 0
 
 
 def test_eval_with_rounding(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

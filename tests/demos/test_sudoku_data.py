@@ -146,7 +146,7 @@ def test_csv_of_the_wrong_size(tmp_path: Path) -> None:
 def test_files_that_are_no_text(tmp_path: Path, raw: bytes) -> None:
     path = tmp_path / "boards.csv"
     path.write_bytes(raw)
-    with pytest.raises(ValueError, match="neither text nor gzipped text"):
+    with pytest.raises(ValueError, match="neither UTF-8 text nor gzipped text"):
         read_csv(path)
 
 

@@ -122,7 +122,7 @@ def test_a_misread_digit_is_corrected(trained: Path, monkeypatch: pytest.MonkeyP
     assert right[found.accepted].double().mean() > 0.9
     assert set(found.paths[right].tolist()) <= {2, 3, 4}
     parts = iter(seen.split(100))
-    row = evaluate_joint(net, images, limit, readings=10, paths=1, seed=0)
+    row, _ = evaluate_joint(net, images, limit, readings=10, paths=1, seed=0)
     assert row["boards wholly right"] == float(right.double().mean())
     with pytest.raises(ValueError, match="wanted one that reads images"):
         read_jointly(solver, images, limit, readings=1, paths=1)

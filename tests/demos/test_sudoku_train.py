@@ -19,12 +19,13 @@ import torch
 from safetensors.torch import load_file
 
 from demos.files import write_atomically
+from demos.sudoku.__main__ import _complete
 from demos.sudoku.boards import Boards, obeys_rules
 from demos.sudoku.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from demos.sudoku.config import PRESETS, TrainConfig
 from demos.sudoku.data import encode, load_split, write_csv
 from demos.sudoku.generator import generate
-from demos.sudoku.model import bit_loss, build, satnet_of
+from demos.sudoku.model import bit_loss, bit_net, build, satnet_of
 from demos.sudoku.train import CURVE_NAME, METRICS_NAME, DivergedError, Trainer, evaluate
 
 ROOT = Path(__file__).parents[2]
@@ -326,3 +327,13 @@ def test_a_run_may_begin_with_learnt_weights(trained: Path, small: TrainConfig, 
     with pytest.raises(ValueError, match="wanted satnet, whose layer alone"):
         replace(config, network="convnet")
     assert config.variant.endswith(", from learnt weights of the layer")
+
+
+def test_what_becomes_of_a_board_does_not_depend_on_the_boards_beside_it(small: TrainConfig) -> None:
+    net = build(small)
+    boards = load_split(small)[1][:30]
+    whole = evaluate(net, boards, batch_size=30, seed=3).answers
+    assert (evaluate(net, boards, batch_size=7, seed=3).answers == whole).all()
+    assert (evaluate(net, boards[20:], batch_size=7, seed=3).answers == whole[20:]).all()
+    assert (_complete(bit_net(net), boards.puzzles, seed=3, batch_size=11) == whole).all()
+    assert not (evaluate(net, boards, batch_size=7, seed=4).answers == whole).all()

@@ -6,7 +6,8 @@ digit that was read for sure weighs much, and neither is law. A digit that was m
 right if the rest of the board, by the rules, says so.
 
 The rules are what a SATNet layer has learnt (:func:`learnt_rules`); rows, columns and boxes do not occur in this file. The
-boards with the most support are found exactly, as weighted MAXSAT (RC2: Ignatiev, Morgado, Marques-Silva, JSAT 2019).
+boards with the most support are found exactly, as weighted MAXSAT (RC2, stratified: Ignatiev, Morgado, Marques-Silva, JSAT
+2019).
 
 A newspaper's puzzle has one solution. So of two boards that differ in some cells, the one whose digits were printed has one of
 them at least printed in those cells; else both were solutions. The support of a board is therefore less the probability that
@@ -24,8 +25,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pysat.examples.rc2 import RC2
+from pysat.examples.rc2 import RC2Stratified
 from pysat.formula import CNF, WCNF
+from pysat.solvers import Solver
 
 from demos.files import write_atomically
 from demos.sudoku.boards import Int8Array
@@ -177,21 +179,30 @@ class Decoder:
                     problem.soft.append([literal])
                     problem.wght.append(rounded)
         problem.topw = sum(problem.wght) + 1
-        with RC2(problem) as solver:
-            model, least = solver.compute(), solver.cost
-        if model is None:
+        boards: list[Int8Array] = []
+        most = np.inf
+        while len(boards) < BOARDS:
+            with Solver(bootstrap_with=problem.hard) as solver:
+                model, cost = solver.get_model() if solver.solve() else None, 0
+            if model is None:
+                break
+            if problem.soft:
+                # One for each board: to go on with one is slower, and not sound once strata have hardened clauses.
+                with RC2Stratified(problem, blo="full") as best:
+                    model, cost = best.compute(), best.cost
+            if cost > most:
+                break
+            if not boards:
+                # No board that counts breaks a clause that alone costs more than the best board and FAR: these become hard.
+                most = cost + _SCALE * FAR
+                both = list(zip(problem.soft, problem.wght, strict=True))
+                problem.hard += [clause for clause, weight in both if weight > most]
+                problem.soft = [clause for clause, weight in both if weight <= most]
+                problem.wght = [weight for _, weight in both if weight <= most]
+            boards.append(_board(model))
+            problem.hard.append([-bit for bit in model[: 9 * 81] if bit > 0])
+        if not boards:
             raise UnsolvableError("the learnt rules allow no board")
-        boards = [_board(model)]
-        # No board that counts breaks a clause that alone costs more than the best board and FAR: these are hard from now on.
-        most = least + _SCALE * FAR
-        problem.hard += [clause for clause, weight in zip(problem.soft, problem.wght, strict=True) if weight > most]
-        rest = [(clause, weight) for clause, weight in zip(problem.soft, problem.wght, strict=True) if weight <= most]
-        problem.soft, problem.wght = [clause for clause, _ in rest], [weight for _, weight in rest]
-        problem.hard.append([-bit for bit in model[: 9 * 81] if bit > 0])
-        with RC2(problem) as solver:
-            while len(boards) < BOARDS and (model := solver.compute()) is not None and solver.cost <= most:
-                boards.append(_board(model))
-                solver.add_clause([-bit for bit in model[: 9 * 81] if bit > 0])
         return np.stack(boards)
 
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from demos.checkpoints import checkpoint_errors, load_weights, read_safetensors
 from demos.files import write_atomically
 from demos.sudoku.photo.grid import FloatArray, Grid, UInt8Array, darkness, flatten
 
@@ -141,12 +142,10 @@ def save_reader(reader: CellReader, path: Path, **about: str | int | float) -> N
 
 def load_reader(path: Path) -> CellReader:
     """Read weights."""
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise ValueError(f"no reader at {path}")
+    _, tensors = read_safetensors(path, argument="reader")
     reader = CellReader()
-    reader.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in load_file(path).items()})
+    with checkpoint_errors("reader", path, "one of `python -m demos.sudoku photo-train`"):
+        load_weights(reader, {name: t.float() if t.dtype == torch.float16 else t for name, t in tensors.items()})
     return reader.eval()
 
 
