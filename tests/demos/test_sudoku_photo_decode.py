@@ -69,6 +69,7 @@ def test_a_digit_that_is_surely_wrong_is_overruled_if_the_others_exclude_it(deco
     answer = decoder.decode(evidence(PUZZLE, {1: {5: 1.0}}))  # there is a 5 beside it
     assert (answer.board == SOLUTION).all()
     assert answer.corrected.nonzero()[0].tolist() == [1]
+    assert not answer.accepted and answer.doubts == ("it disagrees with 1 of the digits that were read for sure",)
 
 
 def exchangeable() -> list[int]:

@@ -46,6 +46,8 @@ LEAST_SURE = 0.99
 """An answer is accepted from this probability on."""
 MOST_OVERRULED = 0.15
 """And if it agrees with all but this share of the digits that were read."""
+CONFIDENT = 0.99
+"""And with every digit of which the reader is so sure: where they disagree, the answer is likelier wrong."""
 BOARDS = 10
 """So many boards are weighed against each other."""
 FAR = 7.0
@@ -61,6 +63,8 @@ class Answer:
     """The best solved board, (81,)."""
     read: Int8Array
     """The most probable reading of each cell by itself, (81,), 0 for blank."""
+    confidence: NDArray[np.float64]
+    """The probability of that reading, (81,)."""
     givens: Int8Array
     """The digits printed in the photograph as far as they agree with the board, (81,)."""
     sure: float
@@ -89,6 +93,8 @@ class Answer:
         if self.sure < LEAST_SURE:
             doubts.append(f"another board agrees with the photograph about as well ({self.sure:.0%} sure)")
         digits = int((self.read > 0).sum())
+        if confident := int((self.corrected & (self.read > 0) & (self.confidence > CONFIDENT)).sum()):
+            doubts.append(f"it disagrees with {confident} of the digits that were read for sure")
         if self.overruled > MOST_OVERRULED * digits:
             doubts.append(f"it disagrees with {self.overruled} of the {digits} digits that were read")
         return tuple(doubts)
@@ -154,6 +160,7 @@ class Decoder:
         return Answer(
             board=board,
             read=read,
+            confidence=p.max(1),
             givens=np.where(stands, board, 0).astype(np.int8),
             sure=sure,
             objective=float(self.objective(board)),
