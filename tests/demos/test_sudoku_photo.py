@@ -81,7 +81,7 @@ def test_weights_are_small_and_come_back(tmp_path: Path) -> None:
     assert path.stat().st_size < 400_000
     cells = torch.rand(5, 32, 32)
     torch.testing.assert_close(load_reader(path)(cells), reader(cells), atol=5e-3, rtol=0)
-    with pytest.raises(ValueError, match="no reader at"):
+    with pytest.raises(ValueError, match="reader: no file"):
         load_reader(tmp_path / "none.safetensors")
 
 
@@ -183,7 +183,7 @@ def test_without_a_photograph_a_page_is_drawn_whose_blot_the_rules_see_through(
         (["photo", "{}/empty"], "no pictures"),
         (["photo", "{}/a.png", "--csv", "{}/none/all.csv"], "is no directory"),
         (["photo", "{}/a.png", "--output", "{}/a.png"], "is no directory"),
-        (["photo", "{}/a.png", "--reader", "{}/none.safetensors"], "no reader at"),
+        (["photo", "{}/a.png", "--reader", "{}/none.safetensors"], "reader: no file"),
         (["photo", "{}/a.png", "--threads", "0"], "--threads: got 0"),
         (["photo", "{}/a.png", "--device", "tpu"], "--device: got 'tpu'"),
         (["photo-study", "{}"], "no a.dat with the truth"),

@@ -149,7 +149,7 @@ def test_cache(tmp_path: Path) -> None:
     assert same(empty.propose(CLIP, 0), empty.propose(CLIP, 0))
     path = tmp_path / CLIP.name / "00000.safetensors"
     path.write_bytes(b"nonsense")
-    with pytest.raises(ValueError, match="cannot be read as a cache"):
+    with pytest.raises(ValueError, match="is not a safetensors file"):
         cache.propose(CLIP, 0)
 
 
@@ -176,7 +176,7 @@ def test_mask_rcnn(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
     (tmp_path / "other.pt").write_bytes(b"nonsense")
     for name in ("other.safetensors", "other.pt"):
-        with pytest.raises(ValueError, match="does not fit the network"):
+        with pytest.raises(ValueError, match="is not one of this network"):
             source._load(tmp_path / name)
     with pytest.raises(ValueError, match="weights: no file"):
         MaskRCNNProposals(tmp_path / "none.pt", backbone="resnet18")

@@ -296,11 +296,11 @@ def test_sightings() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda tensors, meta: meta.pop("model"), "does not hold features: 'model'"),
-        (lambda tensors, meta: meta.update(model="[1"), "does not hold features: Expecting"),
+        (lambda tensors, meta: meta.pop("model"), "is not one of features: no 'model'"),
+        (lambda tensors, meta: meta.update(model="[1"), "is not one of features: Expecting"),
         (lambda tensors, meta: meta.update(model='{"depth": 3}'), "unexpected keyword argument 'depth'"),
-        (lambda tensors, meta: meta.update(unmatched_costs="7"), "unmatched costs that cannot be read"),
-        (lambda tensors, meta: tensors.popitem(), "does not hold features"),
+        (lambda tensors, meta: meta.update(unmatched_costs="7"), "is not one with unmatched costs"),
+        (lambda tensors, meta: tensors.popitem(), "is not one of features: it has no tensor"),
         (lambda tensors, meta: tensors.update({k: v.int() for k, v in tensors.items()}), "is torch.int32"),
     ],
 )
