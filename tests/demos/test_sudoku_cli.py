@@ -484,7 +484,7 @@ def test_eval_with_search(trained: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "--append: " in told.err and not told.out  # before the work
 
 
-@pytest.mark.parametrize("method", [[], ["--search", "--coarse", "1", "--paths", "1"]])
+@pytest.mark.parametrize("method", [[], ["--search", "--paths", "1"]])
 def test_eval_tells_the_failures_and_the_shares_by_givens(
     trained: Path, method: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
