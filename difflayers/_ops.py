@@ -48,14 +48,14 @@ def plain(tensor: Tensor) -> bool:
     )
 
 
+def in_forward_mode() -> bool:
+    """Whether a derivative of forward mode is being taken."""
+    return torch.autograd.forward_ad._current_level >= 0
+
+
 def differentiating() -> bool:
     """Whether a derivative can be asked for, of reverse or of forward mode: what it needs has to be kept."""
-    return torch.is_grad_enabled() or torch.autograd.forward_ad._current_level >= 0
-
-
-def traceable(both_ways: Any, backward_only: Any) -> Any:
-    """An autograd.Function with a `jvp`, or while torch.compile traces, which refuses those, the same without."""
-    return backward_only if torch.compiler.is_compiling() else both_ways
+    return torch.is_grad_enabled() or in_forward_mode()
 
 
 class Rules(NamedTuple):

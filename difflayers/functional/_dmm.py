@@ -9,9 +9,9 @@ from difflayers._checks import check_number, check_size
 from difflayers._ops import differentiating
 from difflayers._solution import table
 from difflayers.matching.dmm import plain
-from difflayers.matching.dmm.op import dmm
+from difflayers.matching.dmm.op import DMMFunction
 from difflayers.matching.problems import Problems, largest, prepare
-from difflayers.matching.quadratic.op import quadratic
+from difflayers.matching.quadratic.op import QuadraticFunction
 
 
 class DMMSolution(NamedTuple):
@@ -165,7 +165,7 @@ def _descend(problems: Problems, n_grad: int, n_proj: int, step_size: float, ave
     if torch.onnx.is_in_onnx_export():  # other runtimes have no kernels of ours
         return plain.dmm(problems.cost, n_grad, n_proj, float(step_size), bool(average), problems.slack)
     options = (n_grad, n_proj, float(step_size), bool(average), problems.slack, differentiating())
-    return dmm(problems.cost, problems.templates, *options)[0]
+    return DMMFunction.apply(problems.cost, problems.templates, *options)[0]
 
 
 def _natural_residual(problems: Problems, X: Tensor) -> Tensor:
@@ -179,5 +179,5 @@ def _natural_residual(problems: Problems, X: Tensor) -> Tensor:
     scores = torch.where(cost.isfinite(), X.double() - c / torch.where(spread > 0, spread, 1), -torch.inf)
     ones, none = torch.ones_like(cost[:, 0, 0]), torch.zeros_like(cost[:, 0])
     options = (problems.slack, 1e-9, 500, "cost")
-    projected = quadratic(-scores, ones, problems.templates, none, *options)[0]
+    projected = QuadraticFunction.apply(-scores, ones, problems.templates, none, *options)[0]
     return largest((X - projected).abs().flatten(1))

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from difflayers._checks import check_number, check_same_device, check_size, check_tensor
 from difflayers._solution import table
+from difflayers.matching.entropic import plain
 from difflayers.matching.entropic.op import EntropicFunction
-from difflayers.matching.entropic.problems import add_births, broadcast_epsilon, check_epsilon
+from difflayers.matching.entropic.problems import add_births, check_epsilon, weigh_entropy
 from difflayers.matching.problems import Problems, finite, prepare, proposals_of
 
 
@@ -107,10 +108,10 @@ def entropic_matching(
         tensor([[3.7772e-01, 6.2171e-01, 5.6693e-04],
                 [6.2228e-01, 3.7679e-01, 9.3397e-04]])
     """
-    return _solve(
-        cost, epsilon, template_mask, proposal_mask, unmatched_cost, unmatched_proposal_cost,
-        tolerance, max_iter, require_convergence, None,
-    ).value  # fmt: skip
+    arguments = cost, epsilon, template_mask, proposal_mask, unmatched_cost, unmatched_proposal_cost
+    if torch.onnx.is_in_onnx_export():  # other runtimes have no kernels of ours
+        return _plain(*arguments, tolerance, max_iter)
+    return _solve(*arguments, tolerance, max_iter, require_convergence, None).value
 
 
 def solve_entropic(
@@ -157,6 +158,28 @@ def solve_entropic(
     )  # fmt: skip
 
 
+def _plain(
+    cost: Tensor,
+    epsilon: float | Tensor,
+    template_mask: Tensor | None,
+    proposal_mask: Tensor | None,
+    unmatched_cost: float | Tensor | None,
+    unmatched_proposal_cost: float | Tensor | None,
+    tolerance: float,
+    max_iter: int,
+) -> Tensor:
+    """X in plain operators of torch."""
+    problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
+    proposals, births = proposals_of(problems, proposal_mask), unmatched_proposal_cost is not None
+    table_of_costs = problems.cost
+    if unmatched_proposal_cost is not None:
+        table_of_costs = add_births(problems, proposals, unmatched_proposal_cost)
+    smoothing = weigh_entropy(problems, epsilon)
+    options = (problems.slack, births, float(tolerance), max_iter)
+    X = plain.entropic(table_of_costs, smoothing, problems.templates, proposals, *options)
+    return problems.restore(X[:, : problems.shape[-2]])
+
+
 def check_solver_options(tolerance: float, max_iter: int) -> None:
     """The options of the solver, checked for the function and the module alike."""
     check_number("tolerance", tolerance, positive=True)
@@ -180,7 +203,7 @@ def _solve(
     problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
     proposals = proposals_of(problems, proposal_mask)
     births = unmatched_proposal_cost is not None
-    table_of_costs, smoothing = problems.cost, broadcast_epsilon(epsilon, problems)
+    table_of_costs, smoothing = problems.cost, weigh_entropy(problems, epsilon)
     if unmatched_proposal_cost is not None:
         table_of_costs = add_births(problems, proposals, unmatched_proposal_cost)
     X, *others = EntropicFunction.apply(

@@ -2,14 +2,13 @@
 
 from typing import Literal, NamedTuple, get_args
 
-import torch
 from torch import Tensor
 
 from difflayers._checks import check_number, check_same_device, check_tensor
 from difflayers._solution import table
-from difflayers.matching.exact.op import ExactFunction, matrix
 from difflayers.matching.exact.op import assign as _assign
-from difflayers.matching.problems import Problems, largest, prepare
+from difflayers.matching.exact.op import exact_certificate, matrix, solve
+from difflayers.matching.problems import Problems, prepare
 
 Gradient = Literal["blackbox", "straight-through", "none"]
 
@@ -32,7 +31,8 @@ class ExactSolution(NamedTuple):
     residual: Tensor
     """How far the certificate is from holding, float64: the largest violation of the conditions above."""
     converged: Tensor
-    """Whether `residual` is at most 1e-9 times the largest finite cost of the problem (bool). False is rounding."""
+    """Whether `residual` is at most 1e-9 times the largest of the multipliers and of the costs of what is matched (bool).
+    False is rounding."""
     row_multipliers: Tensor
     """alpha (..., n), float64: -alpha_i is what template i pays for its match, its price included. 0 for templates that are
     not there."""
@@ -84,7 +84,8 @@ def exact_matching(
         ValueError: shapes that do not fit; costs NaN or -inf; n > m, or forbidden pairs that leave a template without a
             proposal of its own, without unmatched_cost; an unknown gradient; a strength that is not positive; no kernels for
             the device.
-        NotImplementedError: derivatives of the blackbox gradient.
+        NotImplementedError: derivatives of the blackbox gradient, and forward mode with it. (The others have both: that of
+            ``"none"`` is 0.)
 
     Each problem is solved by itself, on one thread: its result depends on neither the batch nor the number of threads. Of equal
     proposals the first is looked at first, on every device.
@@ -211,24 +212,14 @@ def solve_exact(
         >>> float(solution.objective), solution.column_multipliers
         (0.5, tensor([0.7500, 0.1250, 0.0000], dtype=torch.float64))
     """
-    problems, X, alpha, beta, scans = _solve(
+    problems, X, columns, alpha, beta, scans = _solve(
         cost, template_mask, proposal_mask, unmatched_cost, gradient, strength, start=start, centered=True
     )
-    value, X, flat = problems.restore(X), X.detach(), problems.cost.detach()
-    residual = _residual(problems, X, alpha, beta)
-    scale = largest(torch.where(flat < torch.inf, flat, 0).abs().flatten(1)).double()
-    fields = (problems.objective(X), scans, residual, residual <= 1e-9 * scale, alpha, beta)
-    return ExactSolution(value, *map(problems.batched, fields))
-
-
-def _residual(problems: Problems, X: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
-    """The largest violation of the conditions that make the multipliers a certificate, (B,)."""
-    free = (X[..., :-1] if problems.slack else X).sum(1) == 0
-    unpaid = largest(beta * free)
-    if problems.slack:
-        beta = torch.cat((beta, beta.new_zeros(len(beta), 1)), 1)
-    h = problems.cost.detach() + alpha.unsqueeze(2) + beta.unsqueeze(1)  # +inf where a pair is forbidden
-    return torch.maximum(largest(torch.where(X > 0, h, h.clamp(max=0)).abs().flatten(1)), unpaid)
+    objective, residual, scale = exact_certificate(
+        problems.cost.detach(), problems.templates, columns, alpha, beta, problems.slack
+    )
+    fields = (objective.to(problems.cost.dtype), scans, residual, residual <= 1e-9 * scale, alpha, beta)
+    return ExactSolution(problems.restore(X), *map(problems.batched, fields))
 
 
 def check_exact_options(gradient: str, strength: float) -> None:
@@ -257,16 +248,15 @@ def _solve(
     *,
     start: tuple[Tensor, Tensor] | None = None,
     centered: bool = False,
-) -> tuple[Problems, Tensor, Tensor, Tensor, Tensor]:
-    """The checked batch, X (B, n, m), the multipliers, and the rows looked at."""
+) -> tuple[Problems, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The checked batch, X (B, n, m), its columns, the multipliers, and the rows looked at."""
     check_exact_options(gradient, strength)
     problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
-    flat = problems.cost.detach() if gradient == "none" else problems.cost
     prices = None if start is None else _prices(start, cost)
-    X, _, alpha, beta, scans = ExactFunction.apply(
-        flat, problems.templates, prices, problems.slack, centered, gradient, float(strength)
+    X, columns, alpha, beta, scans = solve(
+        problems.cost, problems.templates, prices, problems.slack, centered, gradient, float(strength)
     )
-    return problems, X, alpha, beta, scans
+    return problems, X, columns, alpha, beta, scans
 
 
 def _prices(start: tuple[Tensor, Tensor], cost: Tensor) -> Tensor:

@@ -6,12 +6,21 @@ import torch
 from torch import Tensor
 
 from difflayers._checks import check_number, check_same_device, check_tensor
-from difflayers.functional._exact import hungarian
-from difflayers.functional._quadratic import check_gamma, quadratic_matching
-from difflayers.matching.problems import Problems, finite, prepare
+from difflayers._ops import forward_mode
+from difflayers.functional._quadratic import check_gamma, weigh_squares
+from difflayers.matching.entropic.op import EntropicFunction
+from difflayers.matching.entropic.problems import (
+    add_births,
+    check_epsilon,
+    check_unmatched_proposal_cost,
+    weigh_entropy,
+)
+from difflayers.matching.exact.op import assign, matrix
+from difflayers.matching.problems import Problems, finite, prepare, proposals_of
+from difflayers.matching.quadratic.op import QuadraticFunction
 from difflayers.matching.target import matching_target
 
-Regularizer = Literal["quadratic", "none"]
+Regularizer = Literal["quadratic", "entropic", "none"]
 Reduction = Literal["mean", "sum", "none"]
 
 
@@ -23,7 +32,9 @@ def matching_loss(
     proposal_mask: Tensor | None = None,
     *,
     gamma: float | Tensor = 0.05,
+    epsilon: float | Tensor = 0.05,
     unmatched_cost: float | Tensor | None = None,
+    unmatched_proposal_cost: float | Tensor | None = None,
     margin: float = 0.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -38,6 +49,9 @@ def matching_loss(
     known, it is what to train a matching layer by.
 
     - ``"quadratic"``: :math:`\Omega(X) = \gamma / 2 \|X\|^2`, of `quadratic_matching`. 0 if and only if its X is Y.
+    - ``"entropic"``: :math:`\Omega(X) = \varepsilon \sum X (\log X - 1)`, of `entropic_matching`. Of a target of 0 and 1 it
+      is never quite 0, as X is nowhere 0. Where each row has its softmax, because no proposal is wanted twice, it is
+      :math:`\varepsilon` times the cross-entropy of rows.
     - ``"none"``: :math:`\Omega = 0`, of `exact_matching`: the structured perceptron; with a margin, the structured hinge loss.
       0 if and only if Y is an optimal assignment.
 
@@ -53,7 +67,10 @@ def matching_loss(
         regularizer: which layer, see above.
         template_mask, proposal_mask, unmatched_cost: as for `exact_matching`. What a row of Y lacks to 1 stays unmatched,
             and has a part in the loss and in the gradient of unmatched_cost.
-        gamma: of the quadratic layer, as for `quadratic_matching`.
+        gamma: of the quadratic layer, as for `quadratic_matching`. Differentiable.
+        epsilon: of the entropic layer, as for `entropic_matching`. Differentiable.
+        unmatched_proposal_cost: of the entropic layer, as for `entropic_matching`; with the others it must be None. What a
+            column of Y lacks to 1 is then the share of that proposal that stays unmatched.
         margin: :math:`\mu`, in units of the cost.
         reduction: ``"mean"`` over the problems of the batch, their ``"sum"``, or ``"none"``.
 
@@ -64,8 +81,9 @@ def matching_loss(
         TypeError: an argument is not a tensor or has the wrong dtype.
         ValueError: as `exact_matching` does of costs; a target that is no assignment of the templates and proposals that are
             there, or has a pair that is forbidden; an unknown regularizer or reduction.
+        NotImplementedError: third derivatives, with the entropic regularizer.
 
-    Second derivatives are those of the layer: of the quadratic one they are there, without regularizer they are 0.
+    Forward mode is there. Second derivatives are those of the layer; without regularizer they are 0.
 
     References:
         Blondel, Martins, Niculae, "Learning with Fenchel-Young losses", JMLR 2020, definition 1 and proposition 2. Taskar,
@@ -86,17 +104,23 @@ def matching_loss(
         if value not in get_args(allowed):
             raise ValueError(f"{name} must be one of {', '.join(map(repr, get_args(allowed)))}; got {value!r}")
     check_gamma(gamma)
+    check_epsilon(epsilon)
+    check_unmatched_proposal_cost(unmatched_proposal_cost)
     check_number("margin", margin)
+    if unmatched_proposal_cost is not None and regularizer != "entropic":
+        raise ValueError(
+            "unmatched_proposal_cost must be None but with the regularizer 'entropic', whose layer alone has one; got "
+            f"regularizer {regularizer!r}"
+        )
     problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
     Y = _target(target, problems)
-    if margin:
-        problems = problems._replace(cost=problems.cost + margin * Y)
-    X = _solution(problems, regularizer, gamma)
-    regularization: Tensor | float = 0.0
-    if regularizer == "quadratic":
-        regularization = 0.5 * gamma * (Y.square() - X.detach().square()).sum((1, 2))
-    rest = torch.as_tensor(regularization, dtype=Y.dtype, device=Y.device).expand(len(Y))
-    losses = problems.batched(_FenchelYoung.apply(problems.cost, X, Y, rest)).to(problems.dtype)
+    if regularizer == "entropic":
+        losses = _entropic(problems, proposals_of(problems, proposal_mask), Y, epsilon, unmatched_proposal_cost, margin)
+    else:
+        C = problems.cost + margin * Y if margin else problems.cost
+        X, weight = _match(problems, C, regularizer, gamma)
+        losses = _FenchelYoung.apply(C, weight, X, Y, regularizer)
+    losses = problems.batched(losses).to(problems.dtype)
     if reduction == "none":
         return losses
     return losses.sum() / max(losses.numel(), 1) if reduction == "mean" else losses.sum()
@@ -119,35 +143,90 @@ def _target(target: Tensor, problems: Problems) -> Tensor:
     return matching_target(flat, problems.cost.detach(), problems.templates, problems.slack)
 
 
-def _solution(problems: Problems, regularizer: Regularizer, gamma: float | Tensor) -> Tensor:
-    """The layer's X (B, n, m), with the share that stays unmatched in one more column if there is one in the cost."""
-    cost, own = (problems.cost[..., :-1], problems.cost[..., -1]) if problems.slack else (problems.cost, None)
+def _match(problems: Problems, C: Tensor, regularizer: Regularizer, gamma: float | Tensor) -> tuple[Tensor, Tensor]:
+    """X (B, n, m) of the quadratic or the exact layer, and the weight of the regularizer, (B,)."""
+    weight = weigh_squares(problems, gamma)
+    templates, slack = problems.templates, problems.slack
     if regularizer == "none":
-        X = hungarian(cost, problems.templates, unmatched_cost=own)
-    else:
-        X = quadratic_matching(cost, gamma, problems.templates, unmatched_cost=own)
-    if own is None:
-        return X
-    share = torch.where(problems.templates, 1 - X.sum(-1), 0)
-    return torch.cat((X, share.unsqueeze(-1)), -1)
+        columns = assign(C.detach(), templates, slack, "cost")
+        return matrix(columns, templates, C.shape[-1], slack, C.dtype), weight
+    start = C.new_zeros(C.shape[0], C.shape[2], dtype=torch.float64)
+    return QuadraticFunction.apply(C, weight, templates, start, slack, 1e-9, 500, "cost")[0], weight
 
 
+def _entropic(
+    problems: Problems,
+    proposals: Tensor,
+    Y: Tensor,
+    epsilon: float | Tensor,
+    unmatched_proposal_cost: float | Tensor | None,
+    margin: float,
+) -> Tensor:
+    """The losses of the entropic layer, (B,)."""
+    slack, births = problems.slack, unmatched_proposal_cost is not None
+    C, weight = problems.cost, weigh_entropy(problems, epsilon)
+    if unmatched_proposal_cost is not None:
+        C = add_births(problems, proposals, unmatched_proposal_cost)
+        Y = _add_unmatched_proposals(Y, proposals, slack)
+    C = C + margin * Y if margin else C
+    start = C.new_empty(C.shape[0], 0, dtype=torch.float64)
+    X = EntropicFunction.apply(C, weight, problems.templates, proposals, start, slack, births, 1e-9, 1000)[0]
+    return _FenchelYoung.apply(C, weight, X, Y, "entropic")
+
+
+def _add_unmatched_proposals(Y: Tensor, proposals: Tensor, slack: bool) -> Tensor:
+    """Y with the row of `add_births`: what columns lack to 1; and where the dustbins meet, what has been matched."""
+    matched = Y[..., : proposals.shape[1]]
+    row = (proposals.to(Y.dtype) - matched.sum(1)).clamp(min=0)
+    if slack:
+        row = torch.cat((row, matched.sum((1, 2)).unsqueeze(1)), 1)
+    return torch.cat((Y, row.unsqueeze(1)), 1)
+
+
+def _regularization(X: Tensor, regularizer: Regularizer) -> Tensor:
+    """Omega of the matrices X, without its weight, (B,)."""
+    if regularizer == "quadratic":
+        return 0.5 * X.square().sum((1, 2))
+    if regularizer == "entropic":
+        return torch.where(X > 0, X * (torch.where(X > 0, X, 1).log() - 1), 0).sum((1, 2))
+    return X.new_zeros(len(X))
+
+
+@forward_mode
 class _FenchelYoung(torch.autograd.Function):
-    """<C, Y - X> + rest for each problem. Its gradient in C is Y - X, and none goes through X, of which the loss is a maximum:
-    but X has its own, for second derivatives."""
+    """(C, weight, X, Y) -> <C, Y - X> + weight (Omega(Y) - Omega(X)) for each problem.
+
+    X minimises what is subtracted. So first derivatives are those with X held: Y - X in C, and the difference of Omega in the
+    weight. X has derivatives of its own, which are the second ones.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(cost: Tensor, X: Tensor, Y: Tensor, rest: Tensor) -> Tensor:
-        return ((finite(cost) * (Y - X)).sum((1, 2)) + rest).clamp(min=0)  # below 0 by rounding
+    def forward(C: Tensor, weight: Tensor, X: Tensor, Y: Tensor, regularizer: Regularizer) -> Tensor:
+        rest = weight * (_regularization(Y, regularizer) - _regularization(X, regularizer))
+        return ((finite(C) * (Y - X)).sum((1, 2)) + rest).clamp(min=0)  # below 0 by rounding
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, X, Y, _ = inputs
-        ctx.save_for_backward(X, Y)
+        _, weight, X, Y, ctx.regularizer = inputs
+        ctx.save_for_backward(weight, X, Y)
+        ctx.save_for_forward(weight, X, Y)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        X, Y = ctx.saved_tensors
-        return grad[:, None, None] * (Y - X), None, None, grad
+        weight, X, Y = ctx.saved_tensors
+        by_weight = None
+        if ctx.needs_input_grad[1]:
+            by_weight = (grad * (_regularization(Y, ctx.regularizer) - _regularization(X, ctx.regularizer))).to(
+                weight.dtype
+            )
+        return grad[:, None, None] * (Y - X), by_weight, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, C: Tensor | None, weight: Tensor | None, *unused: Any) -> Tensor:
+        _, X, Y = ctx.saved_tensors
+        tangent = torch.zeros_like(X).sum((1, 2)) if C is None else (finite(C) * (Y - X)).sum((1, 2))
+        if weight is not None:
+            tangent = tangent + weight * (_regularization(Y, ctx.regularizer) - _regularization(X, ctx.regularizer))
+        return tangent

@@ -8,7 +8,7 @@ from torch import Tensor
 from difflayers._checks import check_number, check_same_device, check_size, check_tensor
 from difflayers._solution import table
 from difflayers.matching.problems import DTYPES, Problems, prepare
-from difflayers.matching.quadratic.op import quadratic
+from difflayers.matching.quadratic.op import QuadraticFunction
 
 
 class QuadraticSolution(NamedTuple):
@@ -90,7 +90,7 @@ def quadratic_matching(
     check_gamma(gamma)
     check_solver_options(tolerance, max_iter)
     problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
-    weight = _weights(problems, gamma)
+    weight = weigh_squares(problems, gamma)
     known = _start(problems, start)
     return problems.restore(_solve(problems, weight, known, "cost", tolerance, max_iter, require_convergence)[0])
 
@@ -129,7 +129,7 @@ def solve_quadratic(
     check_gamma(gamma)
     check_solver_options(tolerance, max_iter)
     problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
-    weight = _weights(problems, gamma)
+    weight = weigh_squares(problems, gamma)
     known = _start(problems, start)
     X, rows, columns, *ending = _solve(problems, weight, known, "cost", tolerance, max_iter, require_convergence)
     value, X = problems.restore(X), X.detach()
@@ -203,11 +203,11 @@ def project_assignment(
     check_solver_options(tolerance, max_iter)
     unmatched = 0.0 if allow_unmatched else None
     problems = prepare("X", X, template_mask, proposal_mask, unmatched, sign=-1)
-    weight, known = _weights(problems, 1.0), _start(problems, None)
+    weight, known = weigh_squares(problems, 1.0), _start(problems, None)
     return problems.restore(_solve(problems, weight, known, "X", tolerance, max_iter, require_convergence)[0])
 
 
-def _weights(problems: Problems, gamma: float | Tensor) -> Tensor:
+def weigh_squares(problems: Problems, gamma: float | Tensor) -> Tensor:
     """gamma of each problem, (B,) in float64."""
     cost, batch = problems.cost, problems.shape[:-2]
     if not isinstance(gamma, Tensor):
@@ -246,10 +246,10 @@ def _solve(
     """X, the multipliers of its rows and columns, Newton steps and residuals, of the flattened batch."""
     if torch.onnx.is_in_onnx_export():
         raise NotImplementedError(
-            "quadratic matching cannot be exported to ONNX: its solver iterates until it has converged. DMM matching can"
+            "quadratic matching cannot be exported to ONNX: its steps solve linear systems. DMM and entropic matching can"
         )
     options = (problems.slack, float(tolerance), max_iter, name)
-    results = quadratic(problems.cost, weight, problems.templates, start, *options)
+    results = QuadraticFunction.apply(problems.cost, weight, problems.templates, start, *options)
     *_, steps, residuals = results
     if require_convergence and not bool((residuals <= tolerance).all()):
         off = ~(residuals <= tolerance)

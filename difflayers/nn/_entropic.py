@@ -8,6 +8,7 @@ from difflayers import functional
 from difflayers.functional._entropic import check_solver_options
 from difflayers.matching.entropic.problems import check_epsilon, check_unmatched_proposal_cost
 from difflayers.matching.problems import check_unmatched_cost
+from difflayers.nn._options import hold, shown
 
 
 class _Options(TypedDict):
@@ -66,8 +67,9 @@ class EntropicMatching(nn.Module):
         check_unmatched_cost(unmatched_cost)
         check_unmatched_proposal_cost(unmatched_proposal_cost)
         check_solver_options(tolerance, max_iter)
-        self.epsilon = epsilon
-        self.unmatched_cost, self.unmatched_proposal_cost = unmatched_cost, unmatched_proposal_cost
+        hold(self, "epsilon", epsilon)
+        hold(self, "unmatched_cost", unmatched_cost)
+        hold(self, "unmatched_proposal_cost", unmatched_proposal_cost)
         self.tolerance, self.max_iter, self.require_convergence = tolerance, max_iter, require_convergence
 
     def forward(self, cost: Tensor, template_mask: Tensor | None = None, proposal_mask: Tensor | None = None) -> Tensor:
@@ -115,11 +117,4 @@ class EntropicMatching(nn.Module):
     def extra_repr(self) -> str:
         names = ("epsilon", "unmatched_cost", "unmatched_proposal_cost")
         values = {name: getattr(self, name) for name in names}
-        return ", ".join(f"{name}={_shown(value)}" for name, value in values.items() if value is not None)
-
-
-def _shown(value: float | Tensor) -> str:
-    if isinstance(value, Tensor):
-        learned = "Parameter" if isinstance(value, nn.Parameter) else "tensor"
-        return f"{learned}{tuple(value.shape)}" if value.ndim or value.is_meta else f"{learned}({value.item():g})"
-    return f"{value:g}"
+        return ", ".join(f"{name}={shown(value)}" for name, value in values.items() if value is not None)

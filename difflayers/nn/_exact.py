@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from difflayers import functional
 from difflayers.functional._exact import Gradient, check_exact_options
 from difflayers.matching.problems import check_unmatched_cost
+from difflayers.nn._options import hold, shown
 
 
 class _Options(TypedDict):
-    unmatched_cost: float | None
+    unmatched_cost: float | Tensor | None
     gradient: Gradient
     strength: float
 
@@ -23,7 +24,8 @@ class ExactMatching(nn.Module):
     Args:
         gradient: ``"blackbox"`` (interpolation, Vlastelica et al. 2020), ``"straight-through"`` or ``"none"``.
         strength: of the interpolation: times the gradient of the loss, about as large as the differences of costs.
-        unmatched_cost: the cost at which a template may stay unmatched; None: every template is matched.
+        unmatched_cost: the cost at which a template may stay unmatched, a number, a tensor, or a Parameter, which is learnt by
+            the blackbox gradient; None: every template is matched.
 
     Shapes:
         cost (..., n, m) to (..., n, m).
@@ -37,13 +39,15 @@ class ExactMatching(nn.Module):
     """
 
     def __init__(
-        self, gradient: Gradient = "blackbox", strength: float = 10.0, *, unmatched_cost: float | None = None
+        self, gradient: Gradient = "blackbox", strength: float = 10.0, *, unmatched_cost: float | Tensor | None = None
     ) -> None:
         super().__init__()
         check_exact_options(gradient, strength)
         check_unmatched_cost(unmatched_cost)
         self.gradient: Gradient = gradient
-        self.strength, self.unmatched_cost = strength, unmatched_cost
+        self.strength = strength
+        self.unmatched_cost: float | Tensor | None
+        hold(self, "unmatched_cost", unmatched_cost)
 
     def forward(self, cost: Tensor, template_mask: Tensor | None = None, proposal_mask: Tensor | None = None) -> Tensor:
         """The assignment (..., n, m), of 0 and 1.
@@ -83,4 +87,4 @@ class ExactMatching(nn.Module):
         text = f"gradient={self.gradient!r}"
         if self.gradient == "blackbox":
             text += f", strength={self.strength:g}"
-        return text if self.unmatched_cost is None else f"{text}, unmatched_cost={self.unmatched_cost:g}"
+        return text if self.unmatched_cost is None else f"{text}, unmatched_cost={shown(self.unmatched_cost)}"

@@ -42,6 +42,8 @@ def test_opcheck(n: int, m: int, slack: bool, batch: int, dtype: torch.dtype) ->
     torch.library.opcheck(OPS.quadratic_adjoint.default, (X, beta, grad))
     for prices in (None, torch.zeros(batch, m, dtype=torch.float64)):
         torch.library.opcheck(OPS.exact.default, (cost, templates, prices, slack, True, "cost"))
+    columns, alpha, beta, _ = OPS.exact(cost, templates, None, slack, True, "cost")
+    torch.library.opcheck(OPS.exact_certificate.default, (cost, templates, columns, alpha, beta, slack))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -193,7 +193,7 @@ def test_parameters_are_learned() -> None:
     )
     assert sorted(layer.state_dict()) == sorted(names)
     assert repr(layer) == (
-        "EntropicMatching(epsilon=Parameter(0.3), unmatched_cost=Parameter(0.5), unmatched_proposal_cost=Parameter(6,))"
+        "EntropicMatching(epsilon=Parameter(0.3), unmatched_cost=Parameter(0.5), unmatched_proposal_cost=Parameter(shape (6,)))"
     )
     assert repr(EntropicMatching(0.1, unmatched_cost=2)) == "EntropicMatching(epsilon=0.1, unmatched_cost=2)"
     layer(torch.rand(3, 4, 6)).square().sum().backward()

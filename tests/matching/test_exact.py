@@ -8,7 +8,8 @@ import pytest
 import torch
 from matching_problems import DEGENERATE, SIZES, Problem, degenerate, make_problem, problem
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import jvp, vmap
 from torch.testing import assert_close
 
 from difflayers import ExactMatching, functional
@@ -146,18 +147,41 @@ def test_solution_and_what_it_says() -> None:
 
 
 def test_residual_sees_a_wrong_certificate() -> None:
-    from difflayers.functional._exact import _residual
-    from difflayers.matching.problems import prepare
-
     cost = torch.tensor([[0.0, 1.0, 3.0], [0.0, 2.0, 3.0]], dtype=torch.float64)
     s = functional.solve_exact(cost)
-    problems = prepare("cost", cost, None, None, None)
-    X, alpha, beta = s.value[None], s.row_multipliers[None], s.column_multipliers[None]
-    assert _residual(problems, X, alpha, beta) == 0
-    assert _residual(problems, X, alpha - 0.5, beta) == 0.5, "rows pay too much"
-    assert _residual(problems, X, alpha + 0.25, beta) == 0.25, "rows pay too little"
-    assert _residual(problems, X, alpha, beta + torch.tensor([0.0, 0.0, 0.125])) == 0.125, "a free proposal has a price"
-    assert _residual(problems, X.flip(1), alpha, beta) == 0.5, "not the optimum"
+    columns, alpha, beta = s.value.argmax(1)[None], s.row_multipliers[None], s.column_multipliers[None]
+
+    def residual(columns: Tensor, alpha: Tensor, beta: Tensor) -> float:
+        both = torch.ones(1, 2, dtype=torch.bool)
+        (found,) = torch.ops.difflayers.exact_certificate(cost[None], both, columns, alpha, beta, False)[1]
+        return float(found)
+
+    assert residual(columns, alpha, beta) == 0
+    assert residual(columns, alpha - 0.5, beta) == 0.5, "rows pay too much"
+    assert residual(columns, alpha + 0.25, beta) == 0.25, "rows pay too little"
+    assert residual(columns, alpha, beta + torch.tensor([0.0, 0.0, 0.125])) == 0.125, "a free proposal has a price"
+    assert residual(columns.flip(1), alpha, beta) == 0.5, "not the optimum"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("slack", [False, True])
+def test_certificate_on_both_devices(slack: bool, dtype: torch.dtype) -> None:
+    """The kernel on CPU and the formula in operators of torch, on multipliers that are off."""
+    from difflayers.matching.exact import cuda
+
+    p = make_problem(50, 4, 18, forbidden=0.3, masked=True, slack=slack, dtype=dtype)
+    columns, alpha, beta, _ = torch.ops.difflayers.exact(p.cost, p.templates, None, slack, True, "cost")
+    for error in (0.0, 0.1):
+        off = (
+            p.cost,
+            p.templates,
+            columns,
+            alpha + error * torch.randn(alpha.shape),
+            beta - error * torch.randn(beta.shape),
+        )
+        got = torch.ops.difflayers.exact_certificate(*off, slack)
+        assert_close(got, cuda.exact_certificate(*off, slack))
+        assert (got[1] > error).all() if error else (got[1] < 1e-12).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -316,6 +340,43 @@ def test_no_gradient_where_none_is_wanted() -> None:
     (first,) = torch.autograd.grad((X**2).sum(), cost, create_graph=True)
     with pytest.raises(NotImplementedError, match="no derivative"):
         torch.autograd.grad((first * torch.rand(3, 4)).sum(), cost)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # torch's own, when it first loads its rules
+def test_forward_mode() -> None:
+    """0 of a constant, -dC of what stands for -C, and refused where the derivative depends on the loss."""
+    cost, direction = torch.rand(4, 3, 5), torch.randn(4, 3, 5)
+    cost[:, 0, 1] = INF
+
+    def tangent(gradient: Any) -> Tensor:
+        def solve(c: Tensor) -> Tensor:
+            return functional.exact_matching(c, gradient=gradient)
+
+        found = jvp(solve, (cost,), (direction,))
+        assert torch.equal(found[0], functional.hungarian(cost))
+        assert torch.equal(vmap(lambda c, d: jvp(solve, (c,), (d,))[1])(cost, direction), found[1])
+        with torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(cost, direction)
+            other = torch.autograd.forward_ad.unpack_dual(solve(dual)).tangent
+            assert torch.equal(torch.zeros_like(cost) if other is None else other, found[1])
+        return found[1]
+
+    assert (tangent("none") == 0).all()
+    assert torch.equal(tangent("straight-through"), torch.where(cost < INF, -direction, 0))
+    with pytest.raises(NotImplementedError, match="blackbox gradient of exact matching has no forward mode"):
+        tangent("blackbox")
+
+
+def test_a_cost_of_staying_unmatched_is_learnt() -> None:
+    layer = ExactMatching(strength=1.0, unmatched_cost=nn.Parameter(torch.tensor(0.1)))
+    assert repr(layer) == "ExactMatching(gradient='blackbox', strength=1, unmatched_cost=Parameter(0.1))"
+    assert [name for name, _ in layer.named_parameters()] == ["unmatched_cost"]
+    cost = torch.full((2, 3), 0.5)
+    loss = -layer(cost).sum()  # templates should be matched
+    loss.backward()
+    assert loss == 0 and layer.unmatched_cost.grad == -2, "dearer, so that fewer stay unmatched"
+    with pytest.raises(TypeError, match="unmatched_cost"):
+        ExactMatching(unmatched_cost="0.1")  # type: ignore[arg-type]
 
 
 def test_a_gradient_of_zero_moves_nothing_though_there_are_ties() -> None:

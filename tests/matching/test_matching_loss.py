@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,8 +16,14 @@ from torch.testing import assert_close
 from difflayers import functional
 
 INF = math.inf
-REGULARIZERS = ["quadratic", "none"]
+REGULARIZERS = ["quadratic", "entropic", "none"]
+MATCHES: dict[str, Callable[..., Tensor]] = {
+    "quadratic": functional.quadratic_matching,
+    "entropic": functional.entropic_matching,
+    "none": lambda cost, weight, **options: functional.hungarian(cost, **options),
+}
 loss = functional.matching_loss
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # torch's own, when it first loads its rules
 
 
 def batch(slack: bool, seed: int = 0) -> tuple[Tensor, Tensor, dict[str, Any]]:
@@ -69,16 +76,13 @@ def test_gradient_is_the_target_less_the_match(regularizer: Any, slack: bool, ma
         options["unmatched_cost"].requires_grad_()
     cost.requires_grad_()
     Y = torch.nn.functional.one_hot(target + 1, 7)[..., 1:].double()
-    values = loss(cost, target, regularizer, gamma=0.3, margin=margin, reduction="none", **options)
+    values = loss(cost, target, regularizer, gamma=0.3, epsilon=0.3, margin=margin, reduction="none", **options)
     values.sum().backward()
     moved = cost.detach() + margin * Y
     with torch.no_grad():
         if slack:
             options["unmatched_cost"] = options["unmatched_cost"] + margin * (1 - Y.sum(2))
-        if regularizer == "none":
-            X = functional.hungarian(moved, **options)
-        else:
-            X = functional.quadratic_matching(moved, 0.3, **options)
+        X = MATCHES[regularizer](moved, 0.3, **options)
     assert cost.grad is not None
     assert_close(cost.grad, Y - X, rtol=0, atol=1e-8)
     assert (values >= 0).all() and values.max() > 0.1 and cost.grad.abs().max() > 0.5
@@ -91,24 +95,70 @@ def test_gradients_are_those_of_the_value(regularizer: Any, slack: bool) -> None
     allowed = cost < INF
     own = options.pop("unmatched_cost", None)
 
-    def value(entries: Tensor, gamma: Tensor, own: Tensor | None) -> Tensor:
+    def value(entries: Tensor, weight: Tensor, own: Tensor | None) -> Tensor:
         C = torch.full_like(cost, INF).masked_scatter(allowed, entries)
-        return loss(C, target, regularizer, gamma=gamma, unmatched_cost=own, reduction="none", margin=0.1, **options)
+        given = {"gamma": weight, "epsilon": weight, "unmatched_cost": own, "reduction": "none", "margin": 0.1}
+        return loss(C, target, regularizer, **given, **options)
 
-    inputs = (cost[allowed].requires_grad_(), torch.tensor(0.4, dtype=torch.float64, requires_grad=True))
-    own = own.requires_grad_() if own is not None else None
-    assert gradcheck(value, (*inputs, own), eps=1e-7, atol=1e-5)
-    if regularizer == "quadratic":
-        assert gradgradcheck(lambda entries: value(entries, inputs[1].detach(), own), inputs[:1], eps=1e-7, atol=1e-4)
+    weights = torch.linspace(0.3, 0.5, 8, dtype=torch.float64, requires_grad=True)
+    inputs = (cost[allowed].requires_grad_(), weights, own.requires_grad_() if own is not None else None)
+    assert gradcheck(value, inputs, eps=1e-7, atol=1e-5, check_forward_ad=True)
+    if regularizer != "none":
+        assert gradgradcheck(value, inputs, eps=1e-7, atol=1e-4)
+
+
+def test_weights_are_each_problems_own() -> None:
+    cost, weight = torch.rand(2, 3, 4, 5, dtype=torch.float64), torch.rand(2, 3, dtype=torch.float64) + 0.1
+    target = functional.assign(torch.rand(2, 3, 4, 5))
+    for regularizer, name in (("quadratic", "gamma"), ("entropic", "epsilon")):
+        got = loss(cost, target, regularizer, reduction="none", **{name: weight})  # type: ignore[arg-type]
+        for b in torch.cartesian_prod(torch.arange(2), torch.arange(3)):
+            one = tuple(b)
+            want = loss(cost[one], target[one], regularizer, **{name: float(weight[one])})  # type: ignore[arg-type]
+            assert_close(got[one], want)
+
+
+@pytest.mark.parametrize("births", [None, 0.3])
+@pytest.mark.parametrize("slack", [None, 0.2])
+def test_entropic_value_is_that_of_a_convex_solver(slack: float | None, births: float | None) -> None:
+    """<C, Y> + Omega(Y) written out, less the optimum of Clarabel; the gradient is the target less its X."""
+    pytest.importorskip("cvxpy")
+    from difflayers import verify
+
+    n, m, epsilon = (4, 3, 0.3) if slack is not None else (3, 4, 0.3)
+    cost = torch.rand(2, n, m, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    cost[0, 0, 0] = INF
+    target = torch.tensor([[1, 0, 2, -1], [-1, 1, -1, 0]] if slack is not None else [[1, 0, 2], [3, 1, 0]])
+    Y = torch.nn.functional.one_hot(target + 1, m + 1)[..., 1:].double()
+    options = {"unmatched_cost": slack, "unmatched_proposal_cost": births}
+    best = verify.entropic_matching(cost, epsilon, **options)
+    entries = [torch.where(Y > 0, cost, 0) * Y]
+    total = Y.sum((1, 2))
+    if slack is not None:
+        entries.append(slack * (1 - Y.sum(2, keepdim=True)))
+        total = total + (1 - Y.sum(2)).sum(1)
+    if births is not None:
+        entries.append(births * (1 - Y.sum(1, keepdim=True)))
+        total = total + (1 - Y.sum(1)).sum(1)
+    value = sum(part.sum((1, 2)) for part in entries) - epsilon * total
+    if slack is not None and births is not None:  # where the dustbins meet
+        met = Y.sum((1, 2))
+        value = value + 0.5 * (slack + births) * met + epsilon * (torch.special.xlogy(met, met) - met)
+    cost.requires_grad_()
+    got = loss(cost, target, "entropic", epsilon=epsilon, reduction="none", **options)
+    assert_close(got, value - best.objective, rtol=0, atol=1e-7)
+    assert got.min() > 0.1
+    got.sum().backward()
+    assert_close(cost.grad, Y - best.X, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("regularizer", REGULARIZERS)
 def test_zero_where_the_match_is_the_target_and_only_there(regularizer: Any) -> None:
     cost = torch.rand(50, 4, 6, dtype=torch.float64)
-    X = functional.quadratic_matching(cost, 0.2) if regularizer == "quadratic" else functional.hungarian(cost)
-    assert loss(cost, X, regularizer, gamma=0.2, reduction="none").max() < 1e-8
+    X = MATCHES[regularizer](cost, 0.2)
+    assert loss(cost, X, regularizer, gamma=0.2, epsilon=0.2, reduction="none").max() < 1e-8
     other = X.roll(1, -1)
-    assert (loss(cost, other, regularizer, gamma=0.2, reduction="none") > 1e-3).all()
+    assert (loss(cost, other, regularizer, gamma=0.2, epsilon=0.2, reduction="none") > 1e-3).all()
 
 
 def test_loss_is_convex() -> None:
@@ -181,6 +231,10 @@ def test_what_is_refused_by_name() -> None:
         loss(cost, good, "entropy")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"reduction must be one of .* got 'max'"):
         loss(cost, good, reduction="max")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"unmatched_proposal_cost must be None .* got regularizer 'none'"):
+        loss(cost, good, "none", unmatched_proposal_cost=0.3)
+    with pytest.raises(ValueError, match="epsilon must be"):
+        loss(cost, good, "entropic", epsilon=-1.0)
     with pytest.raises(ValueError, match="margin must be finite and at least 0"):
         loss(cost, good, margin=-1.0)
     with pytest.raises(ValueError, match=r"cost.* must be finite"):
@@ -189,7 +243,9 @@ def test_what_is_refused_by_name() -> None:
         loss(cost, [0, 1, 2])  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("regularizer", "margin"), [("quadratic", 0.0), ("none", 0.0), ("none", 0.5)])
+@pytest.mark.parametrize(
+    ("regularizer", "margin"), [("quadratic", 0.0), ("entropic", 0.0), ("none", 0.0), ("none", 0.5)]
+)
 def test_scores_are_learnt_from_matches(regularizer: Any, margin: float) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(300, 5, 9, 6, generator=generator)
@@ -198,6 +254,6 @@ def test_scores_are_learnt_from_matches(regularizer: Any, margin: float) -> None
     adam = torch.optim.Adam([w], lr=0.05)
     for _ in range(60):
         adam.zero_grad()
-        loss(x[:100] @ w, target[:100], regularizer, gamma=1.0, margin=margin).backward()
+        loss(x[:100] @ w, target[:100], regularizer, gamma=1.0, epsilon=1.0, margin=margin).backward()
         adam.step()
     assert (functional.assign(x[100:] @ w.detach()) == target[100:]).float().mean() > 0.95

@@ -1,16 +1,19 @@
-"""DMM matching in other runtimes: exported to ONNX in plain operators."""
+"""DMM and entropic matching in other runtimes: exported to ONNX in plain operators."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from entropic_problems import make_problem as entropic_problem
 from matching_problems import SIZES, make_problem, oracle_dmm, problem
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from difflayers import DMMMatching, MaskMatchingCost, QuadraticMatching
+from difflayers import DMMMatching, EntropicMatching, MaskMatchingCost, QuadraticMatching
 from difflayers.matching.dmm import plain
+from difflayers.matching.entropic.plain import entropic
 
 # What the exporter itself does.
 pytestmark = [
@@ -47,22 +50,40 @@ def exported(layer: nn.Module, arguments: tuple[Tensor, ...], names: list[str], 
     return run
 
 
-@pytest.mark.parametrize("unmatched", [None, pytest.param(0.4, marks=pytest.mark.slow)])
-def test_exported_layer_is_the_kernel(unmatched: float | None, tmp_path: Path) -> None:
+SLOW = pytest.mark.slow
+LAYERS: dict[str, Callable[[], nn.Module]] = {
+    "dmm": lambda: DMMMatching(4, 3),
+    "dmm, unmatched": lambda: DMMMatching(4, 3, unmatched_cost=0.4),
+    "entropic": lambda: EntropicMatching(0.05),
+    "entropic, unmatched": lambda: EntropicMatching(nn.Parameter(torch.tensor(0.1)), unmatched_cost=0.4),
+    "entropic, both dustbins": lambda: EntropicMatching(0.1, unmatched_cost=0.4, unmatched_proposal_cost=0.3),
+}
+
+
+@pytest.mark.parametrize("size", ["odd", "masked and forbidden", pytest.param("births", marks=SLOW)])
+def test_plain_sinkhorn_is_the_kernel(size: str) -> None:
+    arguments, options = entropic_problem(size, epsilon=0.1)
+    want = torch.ops.difflayers.entropic(*arguments, *options, 1e-9, 1000)[0]
+    assert_close(entropic(*arguments[:-1], *options, 1e-9, 1000), want, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["dmm", *(pytest.param(name, marks=SLOW) for name in LAYERS if name != "dmm")])
+def test_exported_layer_is_the_kernel(name: str, tmp_path: Path) -> None:
     """With masks and forbidden pairs, other ones than those that it was exported with."""
-    layer = DMMMatching(4, 3, unmatched_cost=unmatched)
+    layer = LAYERS[name]()
     names = ["cost", "template_mask", "proposal_mask"]
     shapes = torch.rand(2, 5, 8), torch.ones(2, 5, dtype=torch.bool), torch.ones(2, 8, dtype=torch.bool)
     run = exported(layer, shapes, names, tmp_path)
+    unmatched = layer.unmatched_cost is not None
     for seed in range(4):
         p = make_problem(2, 5, 8, forbidden=0.2, seed=seed, dtype=torch.float32)
         rows, columns = torch.rand(2, 5) < 0.7, torch.rand(2, 8) < 0.9
         cost = p.cost if unmatched or seed else torch.rand(2, 5, 8)
-        if unmatched is None:
+        if not unmatched:
             columns[:] = True
-        assert_close(run(cost, rows, columns), layer(cost, rows, columns), rtol=0, atol=1e-5)
+        assert_close(run(cost, rows, columns), layer(cost, rows, columns).detach(), rtol=0, atol=1e-5)
     tied = torch.full((2, 5, 8), 0.5)
-    assert_close(run(tied, *shapes[1:]), layer(tied), rtol=0, atol=1e-5)
+    assert_close(run(tied, *shapes[1:]), layer(tied).detach(), rtol=0, atol=1e-5)
 
 
 class Tracker(nn.Module):

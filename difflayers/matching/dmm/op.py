@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from difflayers._ops import define, fold_all, traceable
+from difflayers._ops import define, fold_all, forward_mode
 from difflayers.matching.dmm import cpu, cuda
 
 
@@ -57,26 +57,14 @@ fold_all("dmm_adjoint", _dmm_adjoint)
 fold_all("dmm_tangent", _dmm_tangent)
 
 
-def dmm(*args: Any) -> tuple[Tensor, Tensor]:
+@forward_mode
+class DMMFunction(torch.autograd.Function):
     """(cost, templates, ...) -> (X, bits); the derivative is that of the unrolled loop, its start held constant.
 
     The loop is piecewise linear: on a piece, which the bits tell, X is linear in the cost. So the derivative's derivative is
     0 but for what the cotangent brings, as autograd through the loop has it.
     """
-    return traceable(_DMMBothWays, _DMM).apply(*args)
 
-
-def _adjoint(*args: Any) -> Tensor:
-    """(cost, bits, grad, ...) -> the gradient with respect to the cost; linear in grad."""
-    return traceable(_AdjointBothWays, _Adjoint).apply(*args)
-
-
-def _tangent(*args: Any) -> Tensor:
-    """(cost, bits, direction, ...) -> the derivative of X along the direction; linear in it, the transpose of `_adjoint`."""
-    return traceable(_TangentBothWays, _Tangent).apply(*args)
-
-
-class _DMM(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
@@ -103,16 +91,14 @@ class _DMM(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
         cost, bits = ctx.saved_tensors
-        return _adjoint(cost.detach(), bits, grad, *ctx.options), None, None, None, None, None, None, None
-
-
-class _DMMBothWays(_DMM):
-    generate_vmap_rule = True
+        return _Adjoint.apply(cost.detach(), bits, grad, *ctx.options), None, None, None, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, cost: Tensor | None, *unused: Any) -> tuple[Tensor | None, ...]:
         point, bits = ctx.saved_tensors
-        return torch.zeros_like(point) if cost is None else _tangent(point.detach(), bits, cost, *ctx.options), None
+        if cost is None:
+            return torch.zeros_like(point), None
+        return _Tangent.apply(point.detach(), bits, cost, *ctx.options), None
 
 
 class _Linear(torch.autograd.Function):
@@ -126,7 +112,10 @@ class _Linear(torch.autograd.Function):
         ctx.save_for_forward(cost, bits)
 
 
+@forward_mode
 class _Adjoint(_Linear):
+    """(cost, bits, grad, ...) -> the gradient with respect to the cost; linear in grad."""
+
     generate_vmap_rule = True
 
     @staticmethod
@@ -137,19 +126,18 @@ class _Adjoint(_Linear):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, _tangent(*ctx.saved_tensors, grad, *ctx.options), None, None, None, None, None
-
-
-class _AdjointBothWays(_Adjoint):
-    generate_vmap_rule = True
+        return None, None, _Tangent.apply(*ctx.saved_tensors, grad, *ctx.options), None, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, cost: Any, bits: Any, grad: Tensor | None, *unused: Any) -> Tensor:
         point, bits = ctx.saved_tensors
-        return torch.zeros_like(point) if grad is None else _adjoint(point, bits, grad, *ctx.options)
+        return torch.zeros_like(point) if grad is None else _Adjoint.apply(point, bits, grad, *ctx.options)
 
 
+@forward_mode
 class _Tangent(_Linear):
+    """(cost, bits, direction, ...) -> the derivative of X along the direction; linear in it, the transpose of `_Adjoint`."""
+
     generate_vmap_rule = True
 
     @staticmethod
@@ -167,13 +155,9 @@ class _Tangent(_Linear):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, _adjoint(*ctx.saved_tensors, grad, *ctx.options), None, None, None, None, None
-
-
-class _TangentBothWays(_Tangent):
-    generate_vmap_rule = True
+        return None, None, _Adjoint.apply(*ctx.saved_tensors, grad, *ctx.options), None, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, cost: Any, bits: Any, direction: Tensor | None, *unused: Any) -> Tensor:
         point, bits = ctx.saved_tensors
-        return torch.zeros_like(point) if direction is None else _tangent(point, bits, direction, *ctx.options)
+        return torch.zeros_like(point) if direction is None else _Tangent.apply(point, bits, direction, *ctx.options)

@@ -88,8 +88,8 @@ def check_epsilon(value: float | Tensor) -> None:
         check_number("epsilon", value, positive=True)
 
 
-def broadcast_epsilon(value: float | Tensor, problems: Problems) -> Tensor:
-    """One for each problem, (B,), in the dtype that is solved in."""
+def weigh_entropy(problems: Problems, value: float | Tensor) -> Tensor:
+    """epsilon of each problem, (B,), in the dtype that is solved in."""
     cost, batch = problems.cost, problems.shape[:-2]
     if not isinstance(value, Tensor):
         return cost.new_full(cost.shape[:1], value)

@@ -24,6 +24,16 @@ def assign(cost: Tensor, templates: Tensor, slack: bool, name: str) -> Tensor:
     return torch.from_numpy(_run(cost, templates, None, slack, False, name)[0])
 
 
+def exact_certificate(
+    cost: Tensor, templates: Tensor, columns: Tensor, alpha: Tensor, beta: Tensor, slack: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`op.exact_certificate`: what the assignment costs, how far the multipliers are from certifying it, the largest cost."""
+    inputs = [t.detach().contiguous().numpy() for t in (cost, templates, columns, alpha, beta)]
+    objective, residual, scale = (np.empty(len(cost)) for _ in range(3))
+    run_threads(kernels.certificate, (*inputs, slack), (objective, residual, scale), 4.0 * cost.numel())
+    return torch.from_numpy(objective), torch.from_numpy(residual), torch.from_numpy(scale)
+
+
 def _run(
     cost: Tensor, templates: Tensor, prices: Tensor | None, slack: bool, centered: bool, name: str
 ) -> tuple[np.ndarray, ...]:

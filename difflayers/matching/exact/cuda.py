@@ -6,6 +6,7 @@ from torch import Tensor
 from difflayers._cuda import capturing
 from difflayers.matching.cuda import Geometry, Launch, geometry
 from difflayers.matching.exact.cpu import refuse
+from difflayers.matching.problems import largest
 
 
 def exact_geometry(n: int, m: int, dtype: torch.dtype, limit: int) -> Geometry:
@@ -36,3 +37,20 @@ def exact(
     if not capturing(cost) and bool(status.any()):
         refuse(status, cost, templates, slack, name)
     return columns, alpha, beta, scans
+
+
+def exact_certificate(
+    cost: Tensor, templates: Tensor, columns: Tensor, alpha: Tensor, beta: Tensor, slack: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`op.exact_certificate` by operators of torch, for any device."""
+    width = cost.shape[2]
+    m = width - slack
+    there = torch.where(columns < 0, m, columns).unsqueeze(-1)
+    matched = templates.unsqueeze(-1) & (there == torch.arange(width, device=cost.device))
+    price = torch.cat((beta, beta.new_zeros(len(beta), 1)), 1) if slack else beta
+    h = torch.where(templates.unsqueeze(-1), cost + alpha.unsqueeze(2) + price.unsqueeze(1), torch.inf)
+    broken = largest(torch.where(matched, h.abs(), (-h).clamp(min=0)).flatten(1))
+    unpaid = torch.where(matched[..., :m].any(1), -beta, beta.abs()).clamp(min=0)
+    paid = torch.where(matched, cost, 0).double().sum(2)
+    scale = largest(torch.cat((paid, torch.where(templates, alpha, 0), beta), 1).abs())
+    return paid.sum(1), torch.maximum(broken, largest(unpaid)), scale

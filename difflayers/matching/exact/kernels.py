@@ -307,3 +307,38 @@ def exact(cost, templates, prices, slack, centered, ticket, columns, alpha, beta
             alpha[b, i] = -(np.float64(flat[start + i * width + j]) + (beta[j] if j < m else 0.0)) if j >= 0 else 0.0
         for j in range(m):
             beta_out[b, j] = beta[j]
+
+
+@kernel
+def certificate(cost, templates, columns, alpha, beta, slack, ticket, objective, residual, scale):
+    """`op.exact_certificate` for a batch: (B,) each."""
+    n, width = cost.shape[1], cost.shape[2]
+    m = width - 1 if slack else width
+    flat = cost.reshape(-1)
+    price = np.full(padded(m), np.inf)
+    while True:
+        b = take_ticket(ticket)
+        if b >= cost.shape[0]:
+            break
+        total, worst, largest = 0.0, 0.0, 0.0
+        for j in range(m):
+            price[j] = beta[b, j]
+        for i in range(n):
+            if templates[b, i]:
+                offset = (b * n + i) * width
+                j = columns[b, i]
+                matched = np.float64(flat[offset + (j if j >= 0 else m)])
+                h = matched + alpha[b, i] + (beta[b, j] if j >= 0 else 0.0)
+                least, _, _ = smallest_two(flat, offset, price, m)
+                if slack:
+                    least = min(least, np.float64(flat[offset + m]))
+                total += matched
+                worst = max(worst, abs(h), -(least + alpha[b, i]))
+                largest = max(largest, abs(matched), abs(alpha[b, i]))
+        for i in range(n):
+            if columns[b, i] >= 0:
+                price[columns[b, i]] = 0.0
+        for j in range(m):  # a free proposal has no price
+            worst = max(worst, abs(price[j]), -beta[b, j])
+            largest = max(largest, abs(beta[b, j]))
+        objective[b], residual[b], scale[b] = total, worst, largest

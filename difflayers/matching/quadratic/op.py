@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from difflayers._ops import define, fold_all, traceable
+from difflayers._ops import define, fold_all, forward_mode
 from difflayers.matching.quadratic import cpu, cuda
 
 
@@ -51,21 +51,14 @@ fold_all("quadratic", _quadratic)
 fold_all("quadratic_adjoint", _quadratic_adjoint)
 
 
-def quadratic(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+@forward_mode
+class QuadraticFunction(torch.autograd.Function):
     """(cost, gamma, templates, start, ...) -> (X, rows, columns, steps, residuals), X differentiable as often as one likes.
 
     X is the projection of -C / gamma, and J the generalised Jacobian of that, symmetric. On the support of X, where J lives,
     C is -gamma X up to a constant for each row and each full column, which J does not see: dX = -J (dC + X dgamma) / gamma.
     """
-    return traceable(_QuadraticBothWays, _Quadratic).apply(*args)
 
-
-def _jacobian(X: Tensor, columns: Tensor, grad: Tensor) -> Tensor:
-    """J grad. J is symmetric, and does not change with the cost but at kinks: its own adjoint, with no part due to X."""
-    return traceable(_JacobianBothWays, _Jacobian).apply(X, columns, grad)
-
-
-class _Quadratic(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
@@ -91,12 +84,8 @@ class _Quadratic(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
         X, columns, gamma = ctx.saved_tensors
-        along = -_jacobian(X.detach(), columns, grad) / gamma[:, None, None].to(X.dtype)
+        along = -_Jacobian.apply(X.detach(), columns, grad) / gamma[:, None, None].to(X.dtype)
         return along, (along * X).sum((1, 2)).to(gamma.dtype), None, None, None, None, None, None
-
-
-class _QuadraticBothWays(_Quadratic):
-    generate_vmap_rule = True
 
     @staticmethod
     def jvp(ctx: Any, cost: Tensor | None, gamma: Tensor | None, *unused: Any) -> tuple[Tensor | None, ...]:
@@ -104,11 +93,14 @@ class _QuadraticBothWays(_Quadratic):
         direction = torch.zeros_like(X) if cost is None else cost
         if gamma is not None:
             direction = direction + X * gamma[:, None, None].to(X.dtype)
-        tangent = -_jacobian(X.detach(), columns, direction) / weight[:, None, None].to(X.dtype)
+        tangent = -_Jacobian.apply(X.detach(), columns, direction) / weight[:, None, None].to(X.dtype)
         return tangent, None, None, None, None
 
 
+@forward_mode
 class _Jacobian(torch.autograd.Function):
+    """J grad. J is symmetric, and does not change with the cost but at kinks: its own adjoint, with no part due to X."""
+
     generate_vmap_rule = True
 
     @staticmethod
@@ -123,13 +115,9 @@ class _Jacobian(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         X, columns = ctx.saved_tensors
-        return None, None, _jacobian(X, columns, grad)
-
-
-class _JacobianBothWays(_Jacobian):
-    generate_vmap_rule = True
+        return None, None, _Jacobian.apply(X, columns, grad)
 
     @staticmethod
     def jvp(ctx: Any, X: Tensor | None, columns: Tensor | None, grad: Tensor | None) -> Tensor:
         support, full = ctx.saved_tensors
-        return torch.zeros_like(support) if grad is None else _jacobian(support, full, grad)
+        return torch.zeros_like(support) if grad is None else _Jacobian.apply(support, full, grad)
