@@ -10,6 +10,7 @@ from tabulate import tabulate
 import benchmarks.gpu.cases
 import benchmarks.matching.cases
 import benchmarks.matching.exact
+import benchmarks.matching.memory
 import benchmarks.maxsat.cases
 import benchmarks.metrics.cases
 import benchmarks.satnet.cases

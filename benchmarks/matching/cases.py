@@ -144,8 +144,12 @@ _METHODS: dict[str, Callable[[Tensor], Tensor]] = {
     "quadratic 0.05": lambda c: functional.quadratic_matching(c, 0.05),
     "quadratic 0.2": lambda c: functional.quadratic_matching(c, 0.2),
     "quadratic 1": lambda c: functional.quadratic_matching(c, 1.0),
+    "entropic 0.02": lambda c: functional.entropic_matching(c, 0.02),
+    "entropic 0.1": lambda c: functional.entropic_matching(c, 0.1),
     "sinkhorn 0.02": lambda c: sinkhorn(c, 0.02),
     "sinkhorn 0.1": lambda c: sinkhorn(c, 0.1),
+    "exact, blackbox": lambda c: functional.exact_matching(c, strength=1.0),
+    "exact, straight-through": lambda c: functional.exact_matching(c, gradient="straight-through"),
     "hungarian": functional.hungarian,
 }
 
