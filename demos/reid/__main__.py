@@ -21,10 +21,7 @@ PROGRAM = "python -m demos.reid"
 RUNS_NAME, SUMMARY_NAME, PICTURE_NAME = "runs.csv", "summary.csv", "accuracy.png"
 
 _EXPERIMENTS = ("labels", "outcomes", "counts")
-_METHODS = (
-    *("pairs", "structured", "structured-entropic", "hinge", "hard", "rows", "sinkhorn"),
-    *("dmm", "quadratic-0.05", "quadratic-1", "entropic", "blackbox", "straight-through"),
-)
+_METHODS = ("pairs", "structured", "hard", "rows", "sinkhorn", "dmm", "quadratic-0.05", "quadratic-1")
 _QUICK = {"seeds": 2, "train": (256,), "steps": 150, "tuning_worlds": 1, "test": 300}
 _FULL = {"seeds": 5, "train": (64, 256, 1024), "steps": 400, "tuning_worlds": 1, "test": 500}
 
@@ -51,19 +48,14 @@ experiments:
 methods:
   pairs           binary cross-entropy of each pair by itself (of outcomes: do they agree?)
   rows            cross-entropy of a softmax of each row (InfoNCE): no layer
-  structured, structured-entropic
-                  labels only: Fenchel-Young loss of the quadratic or the entropic matching, which
-                  needs its solution but not its derivative
-  hinge           labels only: structured hinge loss of the exact matching, with a margin of 1
+  structured      labels only: Fenchel-Young loss of the quadratic matching, which needs its
+                  solution but not its derivative
   hard            outcomes only: rows, with labels by functional.hungarian among the pairs
                   whose outcomes agree, found anew at every step
   sinkhorn        through Sinkhorn's algorithm, 20 rounds unrolled
   dmm             through DMMMatching()
   quadratic-0.05, quadratic-1
                   through QuadraticMatching(gamma)
-  entropic        through EntropicMatching(1)
-  blackbox, straight-through
-                  through ExactMatching, with either of its gradients
 
 What goes through an X, rows included, has a choice of two losses, -log X or (X - X*)^2 (of
 outcomes: of X P; of counts: the square alone). The loss, the learning rate and the first scale of the similarities are

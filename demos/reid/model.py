@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from demos.reid.data import OBSERVED, Problems
-from difflayers import DMMMatching, EntropicMatching, ExactMatching, QuadraticMatching, functional
+from difflayers import DMMMatching, QuadraticMatching, functional
 
 FLOOR = 0.01
 """A layer's X may be exactly 0 where it should not be; X mixed with so much of the uniform assignment has a logarithm."""
@@ -86,9 +85,6 @@ ASSIGNMENTS = {
     "dmm": _through(DMMMatching()),
     "quadratic-0.05": _through(QuadraticMatching()),
     "quadratic-1": _through(QuadraticMatching(1.0)),
-    "entropic": _through(EntropicMatching(1.0)),
-    "blackbox": _through(ExactMatching(strength=200.0)),
-    "straight-through": _through(ExactMatching("straight-through")),
 }
 """Every method that has an X to differentiate."""
 
@@ -153,16 +149,13 @@ def _pairs_loss(S: Tensor, truth: Tensor, net: Features) -> Tensor:
     return nn.functional.binary_cross_entropy_with_logits(S + net.bias, truth)
 
 
-def _structured(regularizer: Literal["quadratic", "entropic", "none"], margin: float = 0.0) -> Loss:
-    """The Fenchel-Young loss of a matching layer: its gradient in S is X - X*, and X is not differentiated."""
-
-    def loss(S: Tensor, problems: Problems, net: Features) -> Tensor:
-        total = functional.matching_loss(
-            -S, problems.match, regularizer, gamma=1.0, epsilon=1.0, margin=margin, reduction="sum"
-        )
-        return total / problems.match.numel()
-
-    return loss
+def _structured_loss(S: Tensor, problems: Problems, net: Features, gamma: float = 1.0) -> Tensor:
+    """The Fenchel-Young loss of the quadratic matching: its gradient in S is X - X*, and X is not differentiated."""
+    truth = _one_hot(problems.match, S.shape[-1])
+    with torch.no_grad():
+        X = functional.quadratic_matching(-S, gamma)
+    rest = truth.square().sum() - X.square().sum()
+    return (((X - truth) * S).sum() + 0.5 * gamma * rest) / problems.match.numel()
 
 
 def _hard_loss(S: Tensor, problems: Problems, net: Features) -> Tensor:
@@ -186,9 +179,6 @@ _TITLES = {
     "dmm": "through DMMMatching",
     "quadratic-0.05": "through QuadraticMatching(0.05)",
     "quadratic-1": "through QuadraticMatching(1)",
-    "entropic": "through EntropicMatching(1)",
-    "blackbox": "through ExactMatching, blackbox",
-    "straight-through": "through ExactMatching, straight-through",
 }
 
 EXPERIMENTS: dict[str, dict[str, Method]] = {
@@ -197,9 +187,7 @@ EXPERIMENTS: dict[str, dict[str, Method]] = {
             "pairs, one by one",
             {"log": lambda S, problems, net: _pairs_loss(S, _one_hot(problems.match, S.shape[-1]), net)},
         ),
-        "structured": Method("Fenchel-Young loss, quadratic", {"fenchel-young": _structured("quadratic")}),
-        "structured-entropic": Method("Fenchel-Young loss, entropic", {"fenchel-young": _structured("entropic")}),
-        "hinge": Method("structured hinge loss", {"hinge": _structured("none", margin=1.0)}),
+        "structured": Method("Fenchel-Young loss", {"fenchel-young": _structured_loss}),
         **{name: Method(title, _labels(ASSIGNMENTS[name])) for name, title in _TITLES.items()},
     },
     "outcomes": {
