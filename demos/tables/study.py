@@ -7,7 +7,9 @@ trusted is told too: how many of the rows kept back pass, which are valid, and h
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +22,8 @@ from demos.files import csv_text, write_atomically
 from demos.tables.judges import Projections, counted_rules
 from demos.tables.model import Run, Training, fill, learn, scores
 from demos.tables.table import domains_of, encode, read
-from difflayers.inference import search, solve_exactly
+from difflayers import Domains, SATNet
+from difflayers.inference import AcceptanceLimit, search, solve_exactly
 
 
 @dataclass(frozen=True)
@@ -35,26 +38,44 @@ class Study:
     """So many rows at the end are kept back."""
     shares: tuple[float, ...] = (0.3, 0.5, 0.8)
     """Shares of the cells that are given."""
+    counting: bool = False
+    """Train no layer: rules by counting alone, and only the completions that need no layer."""
     training: tyro.conf.OmitArgPrefixes[Training] = field(default_factory=Training)
 
 
-def completions(learnt: Run, seen: Tensor, values: Tensor, given: Tensor, seed: int) -> dict[str, Tensor]:
-    """The same rows completed in several ways, from baselines to search."""
+def counted(domains: Domains, seen: Tensor, training: Training) -> Run:
+    """What counting alone learns: rules, and a layer that says nothing."""
+    layer = SATNet(domains.bits, 1)
+    torch.nn.init.zeros_(layer.S)
+    began = time.perf_counter()
+    rules = counted_rules(domains, seen, training.longest)
+    nothing = AcceptanceLimit(math.nan, separates=False, right=math.nan, false=math.nan, auc=0.5)
+    return Run(domains, layer, rules, nothing, time.perf_counter() - began)
+
+
+def without_layer(learnt: Run, seen: Tensor, values: Tensor, given: Tensor, seed: int) -> dict[str, Tensor]:
+    """The same rows completed in the ways that need no layer."""
     generator = torch.Generator().manual_seed(seed)
     often = learnt.domains.decode((learnt.domains.encode(seen)[0].mean(0) > 0.5).float())
     drawn = seen.gather(0, torch.randint(len(seen), values.shape, generator=generator))
-    likely = scores(learnt, values, given)
-    one_path = search(learnt.layer, learnt.domains, values, given, paths=1, generator=generator)
     return {
         "most common value of each bit": torch.where(given, values, often),
         "most common value of each column": torch.where(given, values, seen.mode(0).values),
         "independent draws": torch.where(given, values, drawn),
+        "SAT solver, any completion": solve_exactly(learnt.rules, learnt.domains, values, given).values,
+    }
+
+
+def completions(learnt: Run, values: Tensor, given: Tensor, seed: int) -> dict[str, Tensor]:
+    """The same rows completed with the layer, from one pass to what `complete` does."""
+    generator = torch.Generator().manual_seed(seed)
+    likely = scores(learnt, values, given)
+    one_path = search(learnt.layer, learnt.domains, values, given, paths=1, generator=generator)
+    exact = solve_exactly(learnt.rules, learnt.domains, values, given, scores=likely)
+    return {
         "one pass": torch.where(given, values, likely.argmax(-1)),
         "decimation, no rules": one_path.values,
-        "SAT solver, any completion": solve_exactly(learnt.rules, learnt.domains, values, given).values,
-        "SAT solver, likeliest completion": solve_exactly(
-            learnt.rules, learnt.domains, values, given, scores=likely
-        ).values,
+        "SAT solver, likeliest completion": exact.values,
         "complete": fill(learnt, values, given, seed=seed).values,
     }
 
@@ -78,7 +99,12 @@ def study(options: Study) -> None:
     if not 0 < options.test < len(values):
         raise ValueError(f"--test: got {options.test}, wanted 1 to {len(values) - 1}")
     seen, kept = values[: -options.test], values[-options.test :]
-    learnt = learn(domains, seen, options.training, options.output)
+    options.output.mkdir(parents=True, exist_ok=True)
+    learnt = (
+        counted(domains, seen, options.training)
+        if options.counting
+        else learn(domains, seen, options.training, options.output)
+    )
     print(f"{len(learnt.rules):,} rules, {learnt.seconds / 60:.1f} minutes; objective: {learnt.limit!r}")
     rules = counted_rules(domains, values, options.training.longest)
     projections = Projections.calibrated(seen, kept, domains.sizes)
@@ -90,7 +116,10 @@ def study(options: Study) -> None:
     table = []
     for share in options.shares:
         given = torch.rand(kept.shape, generator=generator) < share
-        for name, filled in completions(learnt, seen, kept, given, options.training.seed).items():
+        filled_rows = without_layer(learnt, seen, kept, given, options.training.seed)
+        if not options.counting:
+            filled_rows |= completions(learnt, kept, given, options.training.seed)
+        for name, filled in filled_rows.items():
             by_rules, by_projections = judged(filled)
             row = {
                 "given": share,

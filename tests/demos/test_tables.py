@@ -189,6 +189,14 @@ def test_the_study_runs(trained: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert shares["independent draws"] < 0.9 < shares["SAT solver, likeliest completion"]
 
 
+def test_the_study_by_counting_alone(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [str(trained.parent / "cars.csv"), "--output", str(tmp_path), "--test", "100", "--shares", "0.5"]
+    assert study([*command, "--counting"]) == 0
+    told = capsys.readouterr().out
+    assert "SAT solver, any completion, valid_by_rules 1.0, valid_by_projections 1.0" in told and "one pass" not in told
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
 def test_projections_know_what_rows_show_and_catch_what_they_do_not() -> None:
     """Of four columns the third says whether one of the first two is 1; the fourth has nothing to do with them."""
     values = torch.randint(2, (600, 4), generator=torch.Generator().manual_seed(0))
