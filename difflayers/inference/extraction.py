@@ -41,7 +41,7 @@ def extract_rules(
     - values that a variable never has;
     - with `longest` of 3 or more, up to so many literals that are never all true, where pairs and shorter ones do not imply it
       (requirements with several conditions, "at least one of these"): of three, all those among bits that S couples most (to
-      each the nearest 128, or a 64th); of more, what grows from the pairs that S holds most against and those that are rarer
+      each the nearest 192, or a 64th); of more, what grows from the pairs that S holds most against and those that are rarer
       than chance explains, each time by literals that are rarer with the others than with any one of them, 5,000 sets of
       each size;
     - the clauses that a layer of `SATNet.from_clauses` was given, where no solution violates them.

@@ -13,7 +13,7 @@ from difflayers.inference.domains import Domains
 from difflayers.inference.literals import Literals, log_chance
 from difflayers.inference.rules import Propagator, Rule, Rules
 
-NEIGHBOURS = 64
+NEIGHBOURS = 96
 """Of three literals: how many of the bits that S couples a bit to most are tried with it, all with all."""
 FIRST_NEIGHBOURS = 16
 """So many literals that S holds most against a literal begin a longer rule with it."""
