@@ -8,6 +8,7 @@ import torch
 from tabulate import tabulate
 
 import benchmarks.gpu.cases
+import benchmarks.inference.cases
 import benchmarks.matching.cases
 import benchmarks.matching.exact
 import benchmarks.matching.memory
