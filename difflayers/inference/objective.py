@@ -26,8 +26,8 @@ _RIGHT = 0.5
 class AcceptanceLimit(float):
     """The highest learnt objective of an answer that is accepted: a float, which also says how well it tells right from wrong.
 
-    The shares were measured on solutions, and on spoilt copies of them, that had no part in setting the limit. A search looks for
-    low objectives, so that of its wrong answers a larger share may be within the limit than of these; rules beside it help.
+    The shares were measured on solutions, and on spoilt copies of them, that had no part in setting the limit. A search looks
+    for low objectives, so that of its wrong answers a larger share may be within the limit; rules beside it help.
     """
 
     separates: bool
