@@ -194,8 +194,9 @@ def roster(nurses: int = 7, days: int = 7, given: float = 0.4) -> Kind:
         question=_first(nurses * days, 0),
         given=round(given * nurses * days),
         valid=valid,
-        boards=3000,
+        boards=9000,
         longest=6,
+        epochs=7,
     )
 
 
