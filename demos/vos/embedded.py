@@ -32,6 +32,8 @@ _TRUST = 0.25
 """How far from the outline of the moved mask, in that unit, its word weighs one unit of log-odds."""
 _SURE_INSIDE, _SURE_OUTSIDE = 2.0, -6.0
 """The most that the moved mask says by itself, in log-odds."""
+_LEAST, _MOST = 0.6, 1.7
+"""A cut that changes the area by more than these factors has gone astray, and the moved mask stays."""
 _TREES_NOW = 12
 """Of the forest that is learned anew from each frame."""
 _TINY = 40
@@ -139,7 +141,8 @@ def _fitted(
     odds = np.log((likely + 0.02) / (1.02 - likely)) + np.clip(place / _TRUST, _SURE_OUTSIDE, _SURE_INSIDE)
     share = np.where(near, 1 / (1 + np.exp(-odds)), 0)
     cut = _without_islands(_cut(frame, share), moved > 0.5)
-    return cut if (cut > 0.5).any() else moved
+    change = (cut > 0.5).sum() / (moved > 0.5).sum()
+    return cut if _LEAST < change < _MOST else moved
 
 
 def _cut(frame: Frame, share: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -159,7 +159,9 @@ def add_tab() -> None:
         with gr.Column(min_width=300):
             with gr.Tabs():
                 with gr.Tab("Photograph"):
-                    upload = gr.File(label="A photograph: JPEG, PNG, WebP or HEIC", type="filepath", height=160)
+                    upload = gr.File(
+                        label="A photograph: JPEG, PNG, WebP or HEIC", type="filepath", height=160, elem_id="photo"
+                    )
                     example = gr.Button("Use an example")
                     with gr.Accordion("Take one with the camera", open=False):
                         camera = gr.Image(sources=["webcam"], type="numpy", label="Camera")
@@ -177,7 +179,7 @@ def add_tab() -> None:
             board = gr.HTML({"cells": blank_cells()}, **render.widget("board"), elem_id="board")
             with gr.Row():
                 solve = gr.Button("Solve", variant="primary")
-                clear = gr.Button("Clear")
+                clear = gr.Button("Clear the board")
             gr.HTML(_LEGEND)
             verdict_line = gr.HTML()
             answer = gr.HTML(elem_id="answer")

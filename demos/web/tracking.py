@@ -151,7 +151,9 @@ def add_tab() -> None:
     with gr.Row(equal_height=False):
         with gr.Column(min_width=300):
             clip = gr.Dropdown(list(CLIPS), value=first_clip, label="Clip")
-            upload = gr.File(label="Or a video of your own: mp4 or the like", type="filepath", height=160)
+            upload = gr.File(
+                label="Or a video of your own: mp4 or the like", type="filepath", height=160, elem_id="video"
+            )
             canvas = gr.HTML(canvas_of(Video(folder).first), **render.widget("paint"), elem_id="canvas")
             with gr.Row():
                 known = gr.Button("Use the true masks")

@@ -86,7 +86,7 @@ def test_a_digit_drawn_with_the_mouse(open_page: Any) -> None:
     button(page, "Read the drawing")
     wait_for_text(page, "Read 1 digits")
     assert digits(page) == [""] * 40 + ["1"] + [""] * 40
-    button(page, "Clear")
+    button(page, "Clear the board")
     wait_for_text(page, "Cleared")
     assert digits(page) == [""] * 81
 
@@ -95,10 +95,10 @@ def test_typed_digits_and_wrong_input(open_page: Any, tmp_path: Path) -> None:
     page = open_page()
     (tmp_path / "puzzle.txt").write_text("no picture")
     Image.fromarray(np.full((300, 300, 3), 200, np.uint8)).save(tmp_path / "empty.png")
-    upload = page.locator("input[type=file]").first
+    upload = page.locator("#photo input[type=file]")
     upload.set_input_files(tmp_path / "puzzle.txt")
     wait_for_text(page, "puzzle.txt: not a picture that can be read.")
-    page.get_by_label("Clear").first.click()
+    page.locator("#photo [aria-label=Clear]").click()
     upload.set_input_files(tmp_path / "empty.png")
     page.locator(".message.bad").filter(has_text="grid").wait_for()
     tab(page, "Type")
@@ -131,7 +131,7 @@ def test_a_clip_is_painted_and_tracked(open_page: Any) -> None:
     button(page, "Track")
     wait_for_text(page, "Nothing has been painted")
     drag(page, "#canvas", [(0.08, 0.55), (0.17, 0.62)])
-    button(page, "Boxes instead of paint, and how many frames")
+    page.get_by_text("Boxes instead of paint, and how many frames").click()
     frames = page.get_by_label("number input for Frames, at most")
     frames.fill("4")
     frames.press("Enter")
@@ -151,10 +151,10 @@ def test_a_video_of_ones_own_and_a_wrong_one(open_page: Any, tmp_path: Path) -> 
     clip = SyntheticClip(3)
     write_video(tmp_path / "clip.mp4", [clip.frame(t) for t in range(3)])
     (tmp_path / "wrong.mp4").write_text("no video")
-    upload = page.locator("input[type=file]").last
+    upload = page.locator("#video input[type=file]")
     upload.set_input_files(tmp_path / "wrong.mp4")
     wait_for_text(page, "wrong.mp4: cannot be read as a video")
-    page.get_by_label("Clear").last.click()
+    page.locator("#video [aria-label=Clear]").click()
     upload.set_input_files(tmp_path / "clip.mp4")
     wait_for_text(page, "Paint the objects, and track them.")
     button(page, "Use the true masks")
