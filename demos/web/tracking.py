@@ -193,7 +193,7 @@ def add_tab() -> None:
         nothing = gr.Video(visible=False)
         try:
             video = Video(Path(place), most=int(frames))
-            boxed = boxes_of(text)
+            boxed = boxes_of(text or "")  # None while its drawer is closed
             if boxed:
                 first = masks_from_boxes(video.first, boxed)
             else:
