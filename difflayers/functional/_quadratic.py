@@ -244,10 +244,6 @@ def _solve(
     require_convergence: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """X, the multipliers of its rows and columns, Newton steps and residuals, of the flattened batch."""
-    if torch.onnx.is_in_onnx_export():
-        raise NotImplementedError(
-            "quadratic matching cannot be exported to ONNX: its steps solve linear systems. DMM and entropic matching can"
-        )
     options = (problems.slack, float(tolerance), max_iter, name)
     results = QuadraticFunction.apply(problems.cost, weight, problems.templates, start, *options)
     *_, steps, residuals = results

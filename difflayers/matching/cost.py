@@ -134,11 +134,14 @@ def _directions(name: str, features: Tensor) -> Tensor:
         return features
     most = torch.finfo(features.dtype).max
     largest = features.detach().abs().amax(-1, keepdim=True) + in_range(name, features, -most, most)
-    # Powers of two, which round nothing; the second of two, as the reciprocal of the smallest numbers overflows.
-    exponent = -torch.frexp(largest).exponent
-    half = exponent // 2
-    two = torch.full_like(largest, 2)
-    features = features * two.pow(half) * two.pow(exponent - half)
+    if torch.onnx.is_in_onnx_export():  # which has no frexp
+        features = features / torch.where(largest > 0, largest, 1)
+    else:
+        # Powers of two, which round nothing; the second of two, as the reciprocal of the smallest numbers overflows.
+        exponent = -torch.frexp(largest).exponent
+        half = exponent // 2
+        two = torch.full_like(largest, 2)
+        features = features * two.pow(half) * two.pow(exponent - half)
     length = features.square().sum(-1, keepdim=True)
     return features * torch.where(length > 0, torch.where(length > 0, length, 1).rsqrt(), 0)
 

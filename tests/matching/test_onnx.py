@@ -109,5 +109,5 @@ def test_a_network_around_it_is_exported_whole(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_quadratic_matching_says_that_it_cannot_be(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
-    with pytest.raises(Exception, match="quadratic matching cannot be exported to ONNX"):
+    with pytest.raises(Exception, match=r"No ONNX function found for .*difflayers\.quadratic"):
         torch.onnx.export(QuadraticMatching(), (torch.rand(2, 3),), str(tmp_path / "x.onnx"), dynamo=True)
