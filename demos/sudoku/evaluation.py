@@ -160,7 +160,7 @@ def evaluate_joint(
     seconds = time.perf_counter() - start
     right = (to_boards(found.values) == boards.solutions).all(1)
     return {
-        "method": f"joint, at most {readings} readings, {paths} paths each",
+        "method": f"joint, at most {readings} readings, " + (f"{paths} paths each" if paths else "one pass each"),
         **told(found, right),
         "mean readings a board": float(found.paths.double().mean()),
         "milliseconds a board": 1e3 * seconds / len(boards),

@@ -254,7 +254,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--joint",
         action="store_true",
         help="for a network that reads images: try readings from the most probable down until the learnt objective "
-        "accepts the completion of one; with --search at most --paths paths each, else one",
+        "accepts the completion of one; with --search at most --paths paths each, else in one pass",
     )
     evaluate.add_argument(
         "--readings", type=int, default=100, help="with --joint: most readings of a board (default: %(default)s)"

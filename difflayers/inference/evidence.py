@@ -1,9 +1,10 @@
 """Decoding of uncertain observations: what was seen is evidence, not truth.
 
 A reader that takes each observed variable at its most probable value loses the whole problem by one mistake. Here the readings
-of all observed variables together are hypotheses, tried from the most probable down. The layer completes each by `search`, and
-the first completion that the judge accepts is the answer: most mistakes make a problem that the learnt rules do not allow. Not
-all: a problem with one value exchanged for another can have a solution too, so the order of the hypotheses matters.
+of all observed variables together are hypotheses, tried from the most probable down. The layer completes each, by `search` or
+in one pass, and the first completion that the judge accepts is the answer: most mistakes make a problem that the learnt rules
+do not allow. Not all: a problem with one value exchanged for another can have a solution too, so the order of the hypotheses
+matters.
 """
 
 import heapq
@@ -17,7 +18,17 @@ from torch import Tensor
 from difflayers._checks import check_size
 from difflayers._progress import ProgressBar
 from difflayers.inference.domains import Domains
-from difflayers.inference.objective import Answers, Judge, check_layer, draw_seed
+from difflayers.inference.objective import (
+    EPS,
+    MAX_ITER,
+    Answers,
+    Judge,
+    check_layer,
+    draw_seed,
+    evaluate,
+    solve,
+    start_vectors,
+)
 from difflayers.inference.rules import Propagator, Rules, check_rules
 from difflayers.inference.search import search
 from difflayers.nn import SATNet
@@ -96,7 +107,8 @@ def decode(
         observed: (..., v), bool.
         rules: what they refute is not completed, and an answer that breaks one is not accepted.
         hypotheses: at most so many joint readings are tried for a problem.
-        paths: decimations for each, as in `search`.
+        paths: decimations for each, as in `search`. 0: each is completed in one pass of the layer, which is many times faster,
+            and enough where one pass solves most problems.
 
     Returns:
         `Answers`: the completion of the first hypothesis that is accepted, else that of the most probable one. `paths` are
@@ -117,7 +129,7 @@ def decode(
     S = check_layer(layer, domains)
     log_probabilities, observed, shape = _check_evidence(domains, log_probabilities, observed)
     check_size("hypotheses", hypotheses)
-    check_size("paths", paths)
+    check_size("paths", paths, least=0)
     check_size("batch_size", batch_size)
     judge, judged = Judge(limit, rules), check_rules(rules, domains)
     propagator = None if judged is None else Propagator(judged)
@@ -144,17 +156,21 @@ def decode(
                     refuted = propagator(torch.cat((known & (z > 0.5), known & (z < 0.5)), 1))[1]
                     index, tried = index[~refuted], tried[~refuted]
                 if len(index):
-                    found = search(
-                        layer,
-                        domains,
-                        tried,
-                        observed[index],
-                        limit=limit,
-                        rules=rules,
-                        paths=paths,
-                        batch_size=batch_size,
-                        generator=torch.Generator().manual_seed(seeds[attempt]),
-                    ).to("cpu")
+                    if paths:
+                        found = search(
+                            layer,
+                            domains,
+                            tried,
+                            observed[index],
+                            limit=limit,
+                            rules=rules,
+                            paths=paths,
+                            batch_size=batch_size,
+                            generator=torch.Generator().manual_seed(seeds[attempt]),
+                        ).to("cpu")
+                    else:
+                        start = start_vectors(S, layer.k, seeds[attempt], 0)
+                        found = _in_one_pass(S, domains, tried, observed[index], start, judge, judged)
                     answers.passes[index] += found.passes
                     first = found.accepted | (answers.objective[index] == math.inf)
                     answers.values[index[first]] = found.values[first]
@@ -167,6 +183,25 @@ def decode(
                     break
             bar.update(len(part))
     return answers.to(S.device).reshape(shape)
+
+
+def _in_one_pass(
+    S: Tensor, domains: Domains, values: Tensor, given: Tensor, start: Tensor, judge: Judge, rules: Rules | None
+) -> Answers:
+    """The completions that one pass gives, judged; on the CPU. Ctrl-C leaves them untried."""
+    untried = Answers.untried(torch.where(given, values, 0), judge.name)
+    try:
+        z, is_input = domains.encode(values, given, dtype=S.dtype)
+        p, _, V = solve(S, z.to(S.device), is_input.to(S.device), start, max_iter=MAX_ITER, eps=EPS)
+        completed = torch.where(given, values, domains.decode(p).cpu())
+        objective = evaluate(S, domains, completed.to(S.device), V, max_iter=MAX_ITER, eps=EPS)[0].cpu()
+    except KeyboardInterrupt:
+        return replace(untried, interrupted=True)
+    accepted = judge.accepts(objective)
+    if rules is not None:
+        accepted &= ~rules.violations(completed).any(-1)
+    passes = torch.full_like(untried.passes, 2)
+    return replace(untried, values=completed, objective=objective, accepted=accepted, passes=passes)
 
 
 def _check_evidence(domains: Domains, log_probabilities: Tensor, observed: Tensor) -> tuple[Tensor, Tensor, torch.Size]:

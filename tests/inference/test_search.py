@@ -206,8 +206,9 @@ def test_hypotheses_come_likeliest_first_and_all_of_them() -> None:
     assert list(likeliest([])) == [[]]
 
 
+@pytest.mark.parametrize("paths", [1, 0], ids=["search", "one pass"])
 @pytest.mark.parametrize("judge", [{"limit": LIMIT}, {"rules": RULES}], ids=["limit", "rules"])
-def test_misread_cells_are_corrected(judge: dict[str, Any]) -> None:
+def test_misread_cells_are_corrected(judge: dict[str, Any], paths: int) -> None:
     generator = seeded(2)
     squares = latin_squares()[torch.randint(576, (20,), generator=generator)]
     observed = torch.rand(squares.shape, generator=generator) < 0.8
@@ -217,10 +218,10 @@ def test_misread_cells_are_corrected(judge: dict[str, Any]) -> None:
         cell = int(cells[b % len(cells)])
         p[b, cell] = 0.02
         p[b, cell, (squares[b, cell] + 1) % 4], p[b, cell, squares[b, cell]] = 0.6, 0.35
-    found = inference.decode(LAYER, LATIN, p.log(), observed, generator=seeded(), **judge)
-    assert found.accepted.all() and is_latin(found.values).all()
-    assert (found.values == squares).all(1).double().mean() >= 0.9 and found.paths.max() > 1
-    alone = inference.decode(LAYER, LATIN, p[3].log(), observed[3], generator=seeded(), **judge)
+    found = inference.decode(LAYER, LATIN, p.log(), observed, paths=paths, generator=seeded(), **judge)
+    assert is_latin(found.values)[found.accepted].all() and found.accepted.double().mean() >= (1 if paths else 0.9)
+    assert (found.values == squares).all(1).double().mean() >= 0.85 and found.paths.max() > 1
+    alone = inference.decode(LAYER, LATIN, p[3].log(), observed[3], paths=paths, generator=seeded(), **judge)
     assert all(torch.equal(getattr(alone, name), getattr(found, name)[3]) for name in FIELDS)
 
 
