@@ -246,8 +246,8 @@ class Domains:
             raise ValueError(f"p must have shape (..., {self.bits}), one for each bit; got {tuple(p.shape)}")
         if p.isnan().any():
             raise ValueError(f"p must be numbers; got {int(p.isnan().sum())} NaN")
-        ends = p.new_tensor([1.0, -1.0]).expand(*p.shape[:-1], 2)
-        return torch.cat((p, 1 - p, ends), -1)[..., self._source.to(p.device)]
+        one = p.new_ones((*p.shape[:-1], 1))
+        return torch.cat((p, 1 - p, one, -one), -1)[..., self._source.to(p.device)]
 
     def partial(self, pairs: Iterable[tuple[int | str, int | str]]) -> tuple[Tensor, Tensor]:
         """A partial assignment from pairs of a variable and its value, by number or by name.

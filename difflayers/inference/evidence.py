@@ -192,9 +192,9 @@ def _in_one_pass(
     untried = Answers.untried(torch.where(given, values, 0), judge.name)
     try:
         z, is_input = domains.encode(values, given, dtype=S.dtype)
-        p, _, V = solve(S, z.to(S.device), is_input.to(S.device), start, max_iter=MAX_ITER, eps=EPS)
+        p, _, V = solve(S, z, is_input, start, max_iter=MAX_ITER, eps=EPS)
         completed = torch.where(given, values, domains.decode(p).cpu())
-        objective = evaluate(S, domains, completed.to(S.device), V, max_iter=MAX_ITER, eps=EPS)[0].cpu()
+        objective = evaluate(S, domains, completed, V, max_iter=MAX_ITER, eps=EPS)[0].cpu()
     except KeyboardInterrupt:
         return replace(untried, interrupted=True)
     accepted = judge.accepts(objective)

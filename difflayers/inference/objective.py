@@ -207,7 +207,11 @@ def evaluate(
 def solve(
     S: Tensor, z: Tensor, given: Tensor, start: Tensor, *, max_iter: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Probabilities (B, n), objectives (B,) and vectors (B, N, k) of the layer, from a start (N, k) or (B, N, k)."""
+    """Probabilities (B, n), objectives (B,) and vectors (B, N, k) of the layer, from a start (N, k) or (B, N, k).
+
+    z and given come from any device; the rest is on that of S.
+    """
+    z, given = z.to(S.device), given.to(S.device)
     found = solve_satnet(
         S, z, given, start=start.expand(len(z), *start.shape[-2:]), max_iter=max_iter, eps=eps, prox_lam=0.0
     )

@@ -173,10 +173,8 @@ class _Paths:
             part = (self.fresh[rows] == fresh).nonzero()[:, 0]
             if not len(part):
                 continue
-            device, these = self.S.device, rows[part]
-            out, objective, V = solve(
-                self.S, z[part].to(device), known[part].to(device), self.V[these], max_iter=max_iter, eps=eps
-            )
+            these = rows[part]
+            out, objective, V = solve(self.S, z[part], known[part], self.V[these], max_iter=max_iter, eps=eps)
             self.V[these], p[part] = V, out.cpu()
             # With most variables open, the solver stops too far from the minimum for its objective to tell.
             told = 2 * self.given[these].sum(1) >= len(self.domains)
