@@ -13,6 +13,7 @@ from difflayers.functional._quadratic import (
     solve_quadratic,
 )
 from difflayers.functional._satnet import SATNetSolution, default_k, satnet, satnet_vectors, solve_satnet
+from difflayers.functional._satnet_loss import satnet_loss
 from difflayers.matching.cost import mask_iou, mask_matching_cost
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "quadratic_matching",
     "relations",
     "satnet",
+    "satnet_loss",
     "satnet_vectors",
     "solve_dmm",
     "solve_entropic",

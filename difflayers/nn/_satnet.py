@@ -29,7 +29,8 @@ class SATNet(nn.Module):
 
     The problem solved, its gradient, errors and references: `difflayers.functional.satnet`. The arguments up to
     ``weight_normalize``, the parameter ``S`` and ``forward(z, is_input)`` are those of the reference implementation
-    (github.com/locuslab/SATNet), whose code and checkpoints work unchanged.
+    (github.com/locuslab/SATNet), whose code and checkpoints work unchanged. The loss to train it by:
+    `difflayers.functional.satnet_loss`.
 
     Args:
         n: number of variables.
