@@ -2,7 +2,7 @@
 what is wanted."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -57,9 +57,11 @@ def check_device_name(name: str, value: torch.device | str | int | None) -> None
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise TypeError(f"{name} must be a torch.device, a string or None; got {type(value).__name__}")
     try:
-        torch.device(value)
+        device = torch.device(value)
     except RuntimeError as error:
         raise ValueError(f"{name} must name a torch device; got {value!r}: {error}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"{name} must be one that is there; got {value!r}, but torch sees no CUDA device")
 
 
 def check_names(name: str, value: Sequence[str] | None, count: int) -> None:
@@ -73,6 +75,17 @@ def check_names(name: str, value: Sequence[str] | None, count: int) -> None:
             raise TypeError(f"{name} must be strings; got {type(item).__name__}")
     if len(value) != count:
         raise ValueError(f"{name} must be one for each of {count}; got {len(value)}")
+
+
+def listed_clauses(clauses: Iterable[Any], at: int | None = None) -> list[Any]:
+    """The clauses, or the literals of the clause with number `at`, as a list."""
+    try:
+        if isinstance(clauses, str | bytes):
+            raise TypeError
+        return list(clauses)
+    except TypeError:
+        where = "" if at is None else f" for clause {at}"
+        raise TypeError(f"clauses must be sequences of integers; got {type(clauses).__name__}{where}") from None
 
 
 def check_tensor(name: str, value: Tensor, dtypes: Sequence[torch.dtype] | None = FLOATS) -> None:

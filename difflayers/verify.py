@@ -7,10 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from difflayers._checks import check_number
 from difflayers._distribution import needs
+from difflayers.functional._satnet import _check as check_satnet
 from difflayers.functional._satnet import default_k, random_start
 from difflayers.matching.entropic.problems import add_births, sums
 from difflayers.matching.problems import Problems, prepare, proposals_of
+from difflayers.satnet.cpu import check_matrix, check_unit
 from difflayers.satnet.oracle import free_coordinates, relax_inputs
 
 try:
@@ -61,7 +64,10 @@ def satnet(
         >>> bool((functional.satnet(S, z, is_input, eps=1e-12, max_iter=1000) - solution.z).abs().max() < 1e-5)
         True
     """
+    check_satnet(S, z, is_input, k, 1, 1e-4, 0.0, generator, None)
     S, z = S.detach().cpu().double(), z.detach().cpu()
+    check_matrix(S)
+    check_unit(z)
     # The draw must happen in the dtype of z to repeat that of functional.satnet.
     start = random_start(len(S), default_k(len(S)) if k is None else k, z.dtype, torch.device("cpu"), generator)
     n = z.shape[-1]
@@ -72,6 +78,17 @@ def satnet(
     values = torch.stack([value for value, _ in solutions]) if solutions else z.double()
     objectives = torch.tensor([objective for _, objective in solutions], dtype=torch.float64)
     return SDPSolution(values.reshape(z.shape), objectives.reshape(z.shape[:-1]))
+
+
+def _clarabel(problem: cvxpy.Problem, what: str, tolerance: float) -> None:
+    """Solve to a tolerance, or raise."""
+    options = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), tolerance)
+    try:
+        problem.solve(solver="CLARABEL", max_iter=200, **options)
+    except cvxpy.error.SolverError as error:
+        raise RuntimeError(f"Clarabel did not solve {what}: {error}") from None
+    if problem.status not in ("optimal", "optimal_inaccurate"):
+        raise RuntimeError(f"Clarabel did not solve {what}: {problem.status}")
 
 
 def _solve(S: Tensor, z: Tensor, given: Tensor, start: Tensor) -> tuple[Tensor, float]:
@@ -90,9 +107,7 @@ def _solve(S: Tensor, z: Tensor, given: Tensor, start: Tensor) -> tuple[Tensor, 
     cost = cvxpy.sum(cvxpy.multiply(C[np.ix_(free, free)], X[r:, r:]))
     cost += 2 * cvxpy.sum(cvxpy.multiply(C[np.ix_(free, fixed)] @ coordinates, X[r:, :r]))
     problem = cvxpy.Problem(cvxpy.Minimize(cost), [cvxpy.diag(X) == 1, X[:r, :r] == np.eye(r)])
-    problem.solve(solver="CLARABEL", tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10, max_iter=200)
-    if problem.status not in ("optimal", "optimal_inaccurate"):
-        raise RuntimeError(f"Clarabel did not solve the SDP: {problem.status}")
+    _clarabel(problem, "the SDP", 1e-10)
     along = X.value[r:, :r] @ coordinates[fixed.index(0)]  # v_i . v_T
     out = z.clone()
     for a, i in enumerate(free):
@@ -170,6 +185,7 @@ def quadratic_matching(
         >>> bool(difference.abs().max() < 1e-6)
         True
     """
+    check_number("gamma", gamma)
     return _matching(prepare("cost", cost, template_mask, proposal_mask, unmatched_cost), gamma)
 
 
@@ -205,6 +221,7 @@ def entropic_matching(
         >>> bool(difference.abs().max() < 1e-5)
         True
     """
+    check_number("epsilon", epsilon, positive=True)
     problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
     proposals = proposals_of(problems, proposal_mask)
     births = unmatched_proposal_cost is not None
@@ -226,9 +243,7 @@ def entropic_matching(
             constraints.append(total == sizes[bounded] if equal else total <= sizes[bounded])
         value = c[i, j] @ x - epsilon * cvxpy.sum(cvxpy.entr(x)) - epsilon * cvxpy.sum(x)
         problem = cvxpy.Problem(cvxpy.Minimize(value), constraints)
-        problem.solve(solver="CLARABEL", tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10, max_iter=200)
-        if problem.status not in ("optimal", "optimal_inaccurate"):
-            raise RuntimeError(f"Clarabel did not solve problem {b}: {problem.status}")
+        _clarabel(problem, f"problem {b}", 1e-10)
         X[b, i, j], objective[b] = torch.from_numpy(x.value), float(problem.value)
     n = problems.shape[-2]
     return MatchingSolution(problems.restore(X[:, :n]).double(), objective.reshape(problems.shape[:-2]))
@@ -246,8 +261,6 @@ def _matching(problems: Problems, gamma: float) -> MatchingSolution:
         if not allowed.all():
             constraints.append(cvxpy.multiply(~allowed, x) == 0)
         problem = cvxpy.Problem(cvxpy.Minimize(value), constraints)
-        problem.solve(solver="CLARABEL", tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11, max_iter=200)
-        if problem.status not in ("optimal", "optimal_inaccurate"):
-            raise RuntimeError(f"Clarabel did not solve problem {b}: {problem.status}")
+        _clarabel(problem, f"problem {b}", 1e-11)
         X[b], objective[b] = torch.from_numpy(x.value), float(problem.value)
     return MatchingSolution(problems.restore(X), objective.reshape(problems.shape[:-2]))

@@ -38,7 +38,14 @@ def default_k(rows: int) -> int:
     """The smallest multiple of 8 above sqrt(2 rows): with that many dimensions the low-rank form has the SDP's optimum.
 
     (Barvinok 1995, Pataki 1998: an optimum of rank r with r (r + 1) / 2 <= rows exists.)
+
+    Raises:
+        TypeError, ValueError: no integer; fewer rows than none.
     """
+    if isinstance(rows, bool) or not isinstance(rows, int | torch.SymInt):
+        raise TypeError(f"rows must be an int; got {type(rows).__name__}")
+    if rows < 0:
+        raise ValueError(f"rows must be at least 0; got {rows}")
     return (math.isqrt(2 * rows) // 8 + 1) * 8
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from difflayers._checks import check_size
+from difflayers._checks import check_dtype, check_same_device, check_size, check_tensor
 
 
 class Domains:
@@ -61,12 +61,20 @@ class Domains:
     ) -> None:
         if isinstance(sizes, int) or not isinstance(sizes, Iterable):
             raise TypeError(f"sizes must be integers, one for each variable; got {type(sizes).__name__}")
+        if isinstance(sizes, Tensor) and sizes.ndim != 1:
+            raise ValueError(f"sizes must have one dimension; got {sizes.ndim}")
         sizes = sizes.tolist() if isinstance(sizes, Tensor) else list(sizes)
         for i, size in enumerate(sizes):
             check_size(f"sizes[{i}]", size)
         if not sizes:
             raise ValueError("sizes must name at least one variable; got none")
         self.sizes, self.largest = tuple(sizes), max(sizes)
+        for argument, given in (("names", names), ("labels", labels)):
+            if given is not None and (isinstance(given, str) or not isinstance(given, Sequence)):
+                raise TypeError(f"{argument} must be a sequence, one for each variable; got {type(given).__name__}")
+        for i, of_one in enumerate(labels or ()):
+            if isinstance(of_one, str) or not isinstance(of_one, Sequence):
+                raise TypeError(f"labels must hold a sequence of names each; got {type(of_one).__name__} at {i}")
         self.names = self._checked("names", names, [f"x{i}" for i in range(1, len(sizes) + 1)])
         if labels is not None and len(labels) != len(sizes):
             raise ValueError(f"labels must be for {len(sizes)} variables; got {len(labels)}")
@@ -142,25 +150,27 @@ class Domains:
             TypeError: not tensors of integers.
             ValueError: shapes that do not fit; a value outside its domain, by the variable's name.
         """
-        for name, tensor in (("values", values), ("given", given)):
-            if tensor is None and name == "given":
-                continue
-            if not isinstance(tensor, Tensor):
-                raise TypeError(f"{name} must be a tensor; got {type(tensor).__name__}")
-            if tensor.dtype.is_floating_point or tensor.dtype.is_complex:
+        return self._check(values, given)
+
+    def _check(
+        self, values: Tensor, given: Tensor | None, names: tuple[str, str] = ("values", "given")
+    ) -> tuple[Tensor, Tensor]:
+        """`check`, with the names that the caller's arguments have."""
+        for name, tensor in zip(names, (values, values if given is None else given), strict=True):
+            check_tensor(name, tensor, None)
+            if tensor.dtype.is_floating_point or tensor.dtype.is_complex or tensor.is_quantized:
                 raise TypeError(f"{name} must be of an integer type; got {tensor.dtype}")
         if values.ndim < 1 or values.shape[-1] != len(self):
             raise ValueError(
-                f"values must have shape (..., {len(self)}), one for each variable; got {tuple(values.shape)}"
+                f"{names[0]} must have shape (..., {len(self)}), one for each variable; got {tuple(values.shape)}"
             )
         mask = torch.ones(values.shape, dtype=torch.bool, device=values.device) if given is None else given != 0
-        if mask.device != values.device:
-            raise ValueError(f"given must be on the device of values, {values.device}; got {mask.device}")
+        check_same_device(names[1], mask, names[0], values.device)
         try:
             mask = mask.expand(values.shape)
         except RuntimeError:
             raise ValueError(
-                f"given must have the shape of values, {tuple(values.shape)}; got {tuple(mask.shape)}"
+                f"{names[1]} must have the shape of {names[0]}, {tuple(values.shape)}; got {tuple(mask.shape)}"
             ) from None
         values = torch.where(mask, values.long(), 0)
         wrong = (values < 0) | (values >= self._sizes.to(values.device))
@@ -168,7 +178,7 @@ class Domains:
             *where, i = wrong.nonzero()[0].tolist()
             at = f" at {tuple(where)}" if where else ""
             raise ValueError(
-                f"values must be in their domains; got {int(values[(*where, i)])} for {self.names[i]} (variable {i}){at}, "
+                f"{names[0]} must be in their domains; got {int(values[(*where, i)])} for {self.names[i]} (variable {i}){at}, "
                 f"wanted 0 to {self.sizes[i] - 1}"
             )
         return values, mask
@@ -195,10 +205,12 @@ class Domains:
         Raises:
             TypeError, ValueError: see `check`; `excluded` of another shape.
         """
+        check_dtype("dtype", dtype, (torch.float16, torch.bfloat16, torch.float32, torch.float64))
         values, given = self.check(values, given)
         owner, value = self._owner.to(values.device), self._value.to(values.device)
         z, is_input = given[..., owner] & (values[..., owner] == value), given[..., owner]
         if excluded is not None:
+            check_tensor("excluded", excluded, None)
             if excluded.shape != (*values.shape, self.largest) or excluded.dtype != torch.bool:
                 raise ValueError(
                     f"excluded must be bool of shape {(*values.shape, self.largest)}; "
@@ -240,12 +252,13 @@ class Domains:
         Raises:
             TypeError, ValueError: see `decode`.
         """
-        if not isinstance(p, Tensor) or not p.dtype.is_floating_point:
-            raise TypeError(f"p must be a tensor of a floating dtype; got {getattr(p, 'dtype', type(p).__name__)}")
+        check_tensor("p", p, None)
+        if not p.dtype.is_floating_point:
+            raise TypeError(f"p must be a tensor of a floating dtype; got {p.dtype}")
         if p.ndim < 1 or p.shape[-1] != self.bits:
             raise ValueError(f"p must have shape (..., {self.bits}), one for each bit; got {tuple(p.shape)}")
-        if p.isnan().any():
-            raise ValueError(f"p must be numbers; got {int(p.isnan().sum())} NaN")
+        if not p.isfinite().all():
+            raise ValueError(f"p must be finite; got {int((~p.isfinite()).sum())} entries that are inf or NaN")
         one = p.new_ones((*p.shape[:-1], 1))
         return torch.cat((p, 1 - p, one, -one), -1)[..., self._source.to(p.device)]
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from difflayers._checks import check_size
+from difflayers._checks import check_mask, check_size, check_tensor
 from difflayers._progress import ProgressBar
 from difflayers.inference.domains import Domains
 from difflayers.inference.objective import (
@@ -207,16 +207,15 @@ def _in_one_pass(
 def _check_evidence(domains: Domains, log_probabilities: Tensor, observed: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
     """(B, v, largest), float64 with -inf where there is no value, and (B, v), on the CPU; and the batch's shape."""
     v, s = len(domains), domains.largest
-    for name, tensor in (("log_probabilities", log_probabilities), ("observed", observed)):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a tensor; got {type(tensor).__name__}")
+    check_tensor("log_probabilities", log_probabilities, None)
+    check_mask("observed", observed)
     if not log_probabilities.dtype.is_floating_point:
         raise TypeError(f"log_probabilities must be of a floating dtype; got {log_probabilities.dtype}")
     if log_probabilities.ndim < 2 or log_probabilities.shape[-2:] != (v, s):
         raise ValueError(f"log_probabilities must have shape (..., {v}, {s}); got {tuple(log_probabilities.shape)}")
     shape = log_probabilities.shape[:-2]
     zeros = torch.zeros(*shape, v, dtype=torch.int64)
-    _, seen = domains.check(zeros, observed.cpu())
+    _, seen = domains._check(zeros, observed.cpu(), ("log_probabilities", "observed"))
     seen = seen.reshape(-1, v)
     none = domains.marginals(torch.zeros(domains.bits)) < 0
     logs = log_probabilities.detach().cpu().double().reshape(-1, v, s).masked_fill(none, -math.inf)

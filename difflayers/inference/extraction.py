@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difflayers._checks import check_number, check_size
+from difflayers._checks import check_number, check_size, check_tensor
 from difflayers._progress import ProgressBar
 from difflayers.inference.domains import Domains
 from difflayers.inference.literals import Literals, log_chance
@@ -95,9 +95,10 @@ def extract_rules(
     S = None if layer is None else check_layer(layer, domains)
     if not isinstance(domains, Domains):
         raise TypeError(f"domains must be Domains; got {type(domains).__name__}")
-    if isinstance(solutions, Tensor) and solutions.ndim != 2:
+    check_tensor("solutions", solutions, None)
+    if solutions.ndim != 2:
         raise ValueError(f"solutions must have shape (count, {len(domains)}); got {tuple(solutions.shape)}")
-    solutions, _ = domains.check(solutions)
+    solutions, _ = domains._check(solutions, None, ("solutions", ""))
     if len(solutions) == 0:
         raise ValueError("solutions must be one or more; got none")
     check_size("longest", longest, least=2, most=LONGEST)

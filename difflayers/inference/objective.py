@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from difflayers._checks import check_generator
+from difflayers._checks import LARGEST_NUMBER, check_generator, check_mask, check_tensor, shown
 from difflayers.functional._satnet import random_start, solve_satnet
 from difflayers.inference.domains import Domains
 from difflayers.nn import SATNet
@@ -114,6 +114,8 @@ class Judge:
     def __init__(self, limit: float | None, rules: object | None) -> None:
         if limit is not None and (not isinstance(limit, float | int) or isinstance(limit, bool)):
             raise TypeError(f"limit must be a number, or None for no limit; got {type(limit).__name__}")
+        if isinstance(limit, int) and abs(limit) > LARGEST_NUMBER:
+            raise ValueError(f"limit must be at most {LARGEST_NUMBER:g}; got {shown(limit)}")
         if limit is not None and math.isnan(limit):
             raise ValueError("limit must be a number; got NaN")
         by_objective = limit is not None and getattr(limit, "separates", True)
@@ -140,7 +142,7 @@ def check_layer(layer: SATNet, domains: Domains) -> Tensor:
 
 
 def check_problems(
-    domains: Domains, values: Tensor, given: Tensor, device: torch.device
+    domains: Domains, values: Tensor, given: Tensor | None, device: torch.device
 ) -> tuple[Tensor, Tensor, torch.Size]:
     """values and given, flattened to (B, v) and on the device, and the batch's shape."""
     values, given = domains.check(values, given)
@@ -189,7 +191,7 @@ def learnt_objective(
         tensor([0.2500, 1.2500], dtype=torch.float64)
     """
     S = check_layer(layer, domains)
-    values, _, shape = check_problems(domains, values, torch.ones_like(values, dtype=torch.bool), S.device)
+    values, _, shape = check_problems(domains, values, None, S.device)
     start = start_vectors(S, layer.k, draw_seed(generator), 0)
     parts = [evaluate(S, domains, part, start, max_iter=MAX_ITER, eps=EPS)[0] for part in values.split(_BATCH)]
     return torch.cat(parts).reshape(shape) if parts else S.new_empty(shape, dtype=torch.float64)
@@ -262,13 +264,15 @@ def acceptance_limit(
         True
     """
     S = check_layer(layer, domains)
-    if isinstance(solutions, Tensor) and solutions.ndim != 2:
+    check_tensor("solutions", solutions, None)
+    if solutions.ndim != 2:
         raise ValueError(f"solutions must have shape (count, {len(domains)}); got {tuple(solutions.shape)}")
-    solutions, _ = domains.check(solutions)
+    solutions, _ = domains._check(solutions, None, ("solutions", ""))
     if len(solutions) < 2:
         raise ValueError(f"solutions must be two or more; got {len(solutions)}")
     free = torch.tensor([size > 1 for size in domains.sizes])
     if given is not None:
+        check_mask("given", given)
         if given.shape != free.shape:
             raise ValueError(f"given must have shape ({len(domains)},); got {tuple(given.shape)}")
         free &= given.cpu() == 0

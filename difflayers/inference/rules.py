@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from difflayers._checks import listed_clauses
 from difflayers.inference.domains import Domains
 from difflayers.inference.kernels import propagate
 
@@ -67,6 +68,7 @@ class Rules:
         Raises:
             TypeError, ValueError: a literal is no integer or no bit; an empty clause.
         """
+        clauses = [listed_clauses(clause, i) for i, clause in enumerate(listed_clauses(clauses))]
         return cls(domains, [Rule(tuple(int(i) if hasattr(i, "__index__") else i for i in c)) for c in clauses])
 
     def __len__(self) -> int:

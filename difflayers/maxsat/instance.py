@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 from torch import Tensor
 
-from difflayers._checks import check_size, shown
+from difflayers._checks import check_size, listed_clauses, shown
 from difflayers.maxsat.weights import Weight, check_weight, exact, listed
 
 MOST_VARIABLES = 2**31 - 1
@@ -59,16 +59,14 @@ class Instance:
             ValueError: a literal is 0, above n or above 2**31 - 1; weights negative, NaN, out of range or not as many as
                 clauses.
         """
-        if not isinstance(clauses, Iterable) or isinstance(clauses, str | bytes):
-            raise TypeError(f"clauses must be sequences of integers; got {type(clauses).__name__}")
-        clauses = list(clauses)
+        rows = listed_clauses(clauses)
         if n is not None:
             check_size("n", n, least=0, most=MOST_VARIABLES)
         checked: list[Weight] | None = None
         if weights is not None:
-            checked = [check_weight(w, f"clause {j}") for j, w in enumerate(listed(weights, len(clauses)))]
+            checked = [check_weight(w, f"clause {j}") for j, w in enumerate(listed(weights, len(rows)))]
         most = MOST_VARIABLES if n is None else n
-        found = [_literals(clause, j, most, n is None) for j, clause in enumerate(clauses)]
+        found = [_literals(clause, j, most, n is None) for j, clause in enumerate(rows)]
         return from_checked(found, n, checked)
 
     @property

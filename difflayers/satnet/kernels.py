@@ -21,8 +21,9 @@ import math
 import numpy as np
 
 from difflayers._numba import helper, helper_fast, kernel, stopped, take_ticket
+from difflayers.satnet import tiles as products
 from difflayers.satnet.oracle import LEAST_REFERENCE
-from difflayers.satnet.tiles import ROWS, VECTOR_BYTES, add_outer, add_scaled, clear, dot_rows, subtract_product
+from difflayers.satnet.tiles import ROWS, add_outer, add_scaled, clear, dot_rows, subtract_product
 
 # Up to this many free variables for each column of S, the Gram form takes fewer operations (2 N_f k against 4 m k).
 GRAM_LIMIT = 2
@@ -258,7 +259,7 @@ def mixing(S, C, lengths, start, z, given, max_iter, eps, momentum, room, ticket
     """
     N, m = S.shape
     n, k = z.shape[1], V.shape[2]
-    lanes = VECTOR_BYTES // V.itemsize
+    lanes = products.VECTOR_BYTES // V.itemsize
     columns = (k + lanes - 1) // lanes * lanes
     # Few allocations, many views: each np.zeros adds to the time it takes to compile.
     lists = np.zeros((4, N + ROWS), np.int64)
@@ -467,7 +468,7 @@ def adjoint(S, C, V, norms, given, pull, prox_lam, max_iter, tolerance, room, ti
     """
     N, m = S.shape
     k = V.shape[2]
-    lanes = VECTOR_BYTES // V.itemsize
+    lanes = products.VECTOR_BYTES // V.itemsize
     columns = (k + lanes - 1) // lanes * lanes
     lists = np.zeros((4, N + ROWS), np.int64)
     free, fixed, counted, ends = lists[0], lists[1], lists[2], lists[3]

@@ -223,7 +223,7 @@ def test_resuming_keeps_the_options(trained: Path, tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--data missing.csv", "No such file or directory: 'missing.csv'"),
+        ("--data missing.csv", "missing.csv: cannot be read: No such file or directory"),
         ("--data missing.csv --givens 30", "--givens: got it together with --data"),
         ("--givens 12", "givens: got 12, wanted 22 to 80"),
         ("--m 0", "m: got 0, wanted 1 or more"),
@@ -609,7 +609,7 @@ def test_images_from_training_to_joint_decoding(tmp_path: Path, capsys: pytest.C
     assert main(["eval", str(run)]) == 0
     assert "given cells read right" in capsys.readouterr().out
     assert main(["eval", str(run), "--joint", "--readings", "3", "--givens", "9", "--count", "10"]) == 0
-    assert "joint, at most 3 readings, 1 paths each" in capsys.readouterr().out
+    assert "joint, at most 3 readings, one pass each" in capsys.readouterr().out
     options = ["--joint", "--search", "--paths", "1", "--readings", "2", "--givens", "9", "--count", "4"]
     assert main(["eval", str(run), *options]) == 0
     assert "joint, at most 2 readings, 1 paths each" in capsys.readouterr().out
