@@ -194,8 +194,6 @@ def run(arguments: argparse.Namespace) -> None:
     config, device = _config(arguments), checked_device(arguments.device)
     torch.set_num_threads(1)  # networks this small gain nothing from more
     out.mkdir(parents=True, exist_ok=True)
-    for path in files.values():
-        path.unlink(missing_ok=True)
     started = time.perf_counter()
     runs: list[Run] = []
     with progress_bar(config.trainings(), "", " trainings") as bar:
@@ -210,6 +208,9 @@ def run(arguments: argparse.Namespace) -> None:
             runs += cell
             # After every cell, so that an interruption loses little.
             write_atomically(files[RUNS_NAME], csv_text([_run_row(one) for one in runs]).encode())
+            if len(runs) == len(cell):  # those of an earlier study are out of date now
+                files[SUMMARY_NAME].unlink(missing_ok=True)
+                files[PICTURE_NAME].unlink(missing_ok=True)
     table = summarize(runs)
     write_atomically(files[SUMMARY_NAME], csv_text(table).encode())
     raw = untrained(config)

@@ -160,7 +160,6 @@ def run_demo(arguments: argparse.Namespace) -> int:
     print(_describe_data(config))
     print(_describe_layer(config), flush=True)
     trainer = Trainer(config, output, name="demo", device=arguments.device)
-    Trainer.clear_output(output)
     result = trainer.fit()
 
     by_givens = trainer.test_boards.givens.argsort(kind="stable")
@@ -307,8 +306,6 @@ def _train(arguments: argparse.Namespace, given: dict[str, Any], config: TrainCo
             print(_describe_data(config))
             print(_describe_layer(config), flush=True)
         trainer = Trainer(config, output, device=device)
-        if first:
-            Trainer.clear_output(output)
     try:
         result = trainer.fit()
     except DivergedError as error:

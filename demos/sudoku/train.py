@@ -273,14 +273,11 @@ class Trainer:
                     "--overwrite to replace it, or another --output"
                 )
 
-    @staticmethod
-    def clear_output(output: Path) -> None:
-        """Remove the files of an earlier run, lest a kill in the first epoch leave them to be resumed."""
-        for name in _RUN_FILES:
-            (output / name).unlink(missing_ok=True)
-
     def fit(self) -> Evaluation:
-        """Train to the last epoch, and return how the network then does on the unseen boards."""
+        """Train to the last epoch, and return how the network then does on the unseen boards.
+
+        The first checkpoint is written before the first epoch. An earlier run in the directory stays whole until then.
+        """
         config = self.config
         if self.first:
             self.output.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import re
 import shutil
 import subprocess
@@ -177,16 +178,22 @@ def test_train_overwrites_only_when_asked(tmp_path: Path, capsys: pytest.Capture
     assert "wanted one" in fails([*options, "--resume", "--overwrite"], capsys)
 
 
-def test_overwriting_starts_with_a_clean_directory(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_overwriting_replaces_a_run_once_the_new_one_is_on_disk(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Else a new run killed in its first epoch would leave the old one to be resumed."""
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
-    monkeypatch.setattr(
-        Trainer, "fit", lambda _: pytest.fail("files left") if list(tmp_path.iterdir()) else sys.exit(7)
-    )
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    options = ["train", "--box", "2", "--train", "40", "--test", "20", "--output", str(tmp_path), "--overwrite"]
+    with monkeypatch.context() as full:
+        full.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+        assert main(options) == 2
+        assert "No space left on device" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    # A kill in the first epoch leaves the new run to be resumed.
+    monkeypatch.setattr(Trainer, "_train_epoch", lambda *_: sys.exit(7))
     with pytest.raises(SystemExit, match="7"):
-        main(["train", "--box", "2", "--train", "40", "--test", "20", "--output", str(tmp_path), "--overwrite"])
+        main(options)
+    assert load_checkpoint(tmp_path).config.train == 40
 
 
 def test_interrupted_training_says_how_to_resume(
