@@ -188,8 +188,7 @@ def test_train_and_eval_on_cuda(
         if device == "cuda":  # and goes on after its first epoch
             with monkeypatch.context() as patch:
                 patch.setattr(Trainer, "fit", lambda trainer, progress: fit(trainer, stop_after(3)))
-                with pytest.raises(InterruptedError):
-                    main([*training, "--output", str(trained), *where])
+                assert main([*training, "--output", str(trained), *where]) != 0
         resume = ["--resume"] if device == "cuda" else []
         assert main([*training, "--output", str(trained), *resume, *where]) == 0
         assert cuda.used() == (device == "cuda")
