@@ -89,7 +89,11 @@ ZEROS = torch.zeros(5, dtype=torch.long)
         (lambda: MIXED.encode(torch.tensor([-1, 0, 0, 0, 0])), ValueError, "got -1 for a"),
         (lambda: MIXED.encode(ZEROS, ZEROS[:3] == 0), ValueError, "given must have the shape of values"),
         (lambda: MIXED.decode(torch.zeros(8)), ValueError, r"p must have shape \(..., 9\)"),
-        (lambda: MIXED.decode(torch.full((9,), torch.nan)), ValueError, "p must be finite; got 9 entries that are inf or NaN"),
+        (
+            lambda: MIXED.decode(torch.full((9,), torch.nan)),
+            ValueError,
+            "p must be finite; got 9 entries that are inf or NaN",
+        ),
         (lambda: MIXED.partial([("f", 1)]), ValueError, "variable must be 0 to 4 or one of a, b, c, d, e; got 'f'"),
         (lambda: MIXED.partial([("b", 3)]), ValueError, "value of b must be 0 to 2"),
         (lambda: MIXED.describe(0), ValueError, "literal must be 1 to 9"),
