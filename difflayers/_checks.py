@@ -58,7 +58,7 @@ def check_device_name(name: str, value: torch.device | str | int | None) -> None
         raise TypeError(f"{name} must be a torch.device, a string or None; got {type(value).__name__}")
     try:
         device = torch.device(value)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} must name a torch device; got {value!r}: {error}") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"{name} must be one that is there; got {value!r}, but torch sees no CUDA device")
