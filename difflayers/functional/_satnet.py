@@ -244,7 +244,8 @@ def _solve(
     start: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Probabilities in the shape of z; vectors, sweeps and last decreases of the flattened batch."""
-    shape, z = z.shape, _check(S, z, is_input, k, max_iter, eps, prox_lam, generator, start)
+    z = _check(S, z, is_input, k, max_iter, eps, prox_lam, generator, start)
+    shape = z.shape
     rows, n = S.shape[0], z.shape[-1]
     given = is_input.reshape(-1, n) != 0
     if start is None:

@@ -105,7 +105,9 @@ def mask_matching_cost(
                 f"{name} must have the dtype of template_features, {template_features.dtype}; got {features.dtype}"
             )
         check_same_device(name, features, "template_features", template_features.device)
-        if features.ndim < 2 or features.shape[-1] != template_features.shape[-1]:
+        if features.ndim < 2:
+            raise ValueError(f"{name} must have shape (..., objects, d); got {tuple(features.shape)}")
+        if features.shape[-1] != template_features.shape[-1]:
             raise ValueError(
                 f"{name} must have shape (..., objects, d), with one d = {template_features.shape[-1]} for both; got "
                 f"{tuple(features.shape)}"

@@ -555,3 +555,8 @@ def test_vectors_are_those_that_the_outputs_are_read_off(shape: tuple[int, ...])
     assert_close((S.detach().T @ V).square().sum((-2, -1)), solved.objective)
     with pytest.raises(ValueError, match="k must be at least 1"):
         functional.satnet_vectors(S, z, given, k=0)
+
+
+def test_z_that_is_no_tensor_is_named() -> None:
+    with pytest.raises(TypeError, match="z must be a tensor; got list"):
+        functional.satnet(torch.ones(4, 2), [[1.0, 0.0, 0.5]], torch.ones(1, 3, dtype=torch.bool))  # type: ignore[arg-type]
