@@ -84,7 +84,7 @@ def listed_clauses(clauses: Iterable[Any], at: int | None = None) -> list[Any]:
             raise TypeError
         return list(clauses)
     except TypeError:
-        where = "" if at is None else f" for clause {at}"
+        where = "" if at is None else f" as clause {at}"
         raise TypeError(f"clauses must be sequences of integers; got {type(clauses).__name__}{where}") from None
 
 

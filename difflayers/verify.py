@@ -9,8 +9,7 @@ from torch import Tensor
 
 from difflayers._checks import check_number
 from difflayers._distribution import needs
-from difflayers.functional._satnet import _check as check_satnet
-from difflayers.functional._satnet import default_k, random_start
+from difflayers.functional._satnet import check_arguments, default_k, random_start
 from difflayers.matching.entropic.problems import add_births, sums
 from difflayers.matching.problems import Problems, prepare, proposals_of
 from difflayers.satnet.cpu import check_matrix, check_unit
@@ -64,7 +63,7 @@ def satnet(
         >>> bool((functional.satnet(S, z, is_input, eps=1e-12, max_iter=1000) - solution.z).abs().max() < 1e-5)
         True
     """
-    check_satnet(S, z, is_input, k, 1, 1e-4, 0.0, generator, None)
+    check_arguments(S, z, is_input, k, 1, 1e-4, 0.0, generator, None)
     S, z = S.detach().cpu().double(), z.detach().cpu()
     check_matrix(S)
     check_unit(z)
@@ -225,9 +224,7 @@ def entropic_matching(
     problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
     proposals = proposals_of(problems, proposal_mask)
     births = unmatched_proposal_cost is not None
-    table = problems.cost
-    if unmatched_proposal_cost is not None:
-        table = add_births(problems, proposals, unmatched_proposal_cost)
+    table = add_births(problems, proposals, unmatched_proposal_cost)
     wanted = sums(problems.templates, proposals, problems.slack, births)
     X = torch.zeros(table.shape, dtype=torch.float64)
     objective = torch.zeros(len(X), dtype=torch.float64)

@@ -359,14 +359,12 @@ def run(name: str, profile: settings) -> None:
     any_arguments()
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_any_arguments(name: str) -> None:
     run(name, QUICK)
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_any_arguments_at_length(name: str) -> None:
     run(name, LONG)

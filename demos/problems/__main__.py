@@ -21,8 +21,8 @@ from torch import Tensor
 from demos.command import run
 from demos.files import csv_text, write_atomically
 from demos.problems.kinds import KINDS, Kind
-from demos.tables.model import Run, Training, learn, scores
-from difflayers.inference import Answers, search, solve_exactly
+from demos.tables.model import Run, Training, learn, scores, searched
+from difflayers.inference import Answers, solve_exactly
 
 Name = Literal["latin", "futoshiki", "queens", "colouring", "roster"]
 
@@ -58,17 +58,7 @@ def right(kind: Kind, values: Tensor, truth: Tensor, given: Tensor) -> float:
 def answers(learnt: Run, values: Tensor, given: Tensor, options: Options) -> tuple[Tensor, Answers, Tensor]:
     """One pass, search, and the SAT solver's answers."""
     once = torch.where(given, values, scores(learnt, values, given).argmax(-1))
-    found = search(
-        learnt.layer,
-        learnt.domains,
-        values,
-        given,
-        limit=learnt.limit,
-        rules=learnt.rules,
-        paths=options.paths,
-        generator=torch.Generator().manual_seed(options.seed),
-        progress=True,
-    )
+    found = searched(learnt, values, given, paths=options.paths, seed=options.seed, progress=True)
     return once, found, solve_exactly(learnt.rules, learnt.domains, values, given).values
 
 

@@ -178,6 +178,23 @@ def load(folder: Path) -> Run:
         return Run(domains, layer, rules, AcceptanceLimit(*about["limit"]), about["seconds"])
 
 
+def searched(
+    learnt: Run, values: Tensor, given: Tensor, *, paths: int, seed: int = 0, progress: bool = False
+) -> Answers:
+    """Complete rows (count, columns) by the layer's search alone."""
+    return search(
+        learnt.layer,
+        learnt.domains,
+        values,
+        given,
+        limit=learnt.limit,
+        rules=learnt.rules,
+        paths=paths,
+        generator=torch.Generator().manual_seed(seed),
+        progress=progress,
+    )
+
+
 def fill(
     learnt: Run, values: Tensor, given: Tensor, *, paths: int = 10, seed: int = 0, progress: bool = False
 ) -> Answers:
@@ -187,18 +204,7 @@ def fill(
     that accepts nothing, a SAT solver finds the likeliest values that break no rule (each column's by itself, as one pass of
     the layer sees them), or proves that there are none.
     """
-    generator = torch.Generator().manual_seed(seed)
-    found = search(
-        learnt.layer,
-        learnt.domains,
-        values,
-        given,
-        limit=learnt.limit,
-        rules=learnt.rules,
-        paths=paths,
-        generator=generator,
-        progress=progress,
-    )
+    found = searched(learnt, values, given, paths=paths, seed=seed, progress=progress)
     rest = ~found.accepted
     if rest.any():
         exact = solve_exactly(

@@ -169,15 +169,31 @@ def _plain(
     max_iter: int,
 ) -> Tensor:
     """X in plain operators of torch."""
-    problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
-    proposals, births = proposals_of(problems, proposal_mask), unmatched_proposal_cost is not None
-    table_of_costs = problems.cost
-    if unmatched_proposal_cost is not None:
-        table_of_costs = add_births(problems, proposals, unmatched_proposal_cost)
-    smoothing = weigh_entropy(problems, epsilon)
+    problems, proposals, births, table_of_costs, smoothing = _prepared(
+        cost, epsilon, template_mask, proposal_mask, unmatched_cost, unmatched_proposal_cost, tolerance, max_iter
+    )
     options = (problems.slack, births, float(tolerance), max_iter)
     X = plain.entropic(table_of_costs, smoothing, problems.templates, proposals, *options)
     return problems.restore(X[:, : problems.shape[-2]])
+
+
+def _prepared(
+    cost: Tensor,
+    epsilon: float | Tensor,
+    template_mask: Tensor | None,
+    proposal_mask: Tensor | None,
+    unmatched_cost: float | Tensor | None,
+    unmatched_proposal_cost: float | Tensor | None,
+    tolerance: float,
+    max_iter: int,
+) -> tuple[Problems, Tensor, bool, Tensor, Tensor]:
+    """The checked batch; which proposals there are, whether they may stay unmatched, the costs with that row, and epsilon."""
+    check_epsilon(epsilon)
+    check_solver_options(tolerance, max_iter)
+    problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
+    proposals = proposals_of(problems, proposal_mask)
+    table_of_costs = add_births(problems, proposals, unmatched_proposal_cost)
+    return problems, proposals, unmatched_proposal_cost is not None, table_of_costs, weigh_entropy(problems, epsilon)
 
 
 def check_solver_options(tolerance: float, max_iter: int) -> None:
@@ -198,14 +214,9 @@ def _solve(
     require_convergence: bool,
     start: tuple[Tensor, Tensor] | None,
 ) -> EntropicSolution:
-    check_epsilon(epsilon)
-    check_solver_options(tolerance, max_iter)
-    problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
-    proposals = proposals_of(problems, proposal_mask)
-    births = unmatched_proposal_cost is not None
-    table_of_costs, smoothing = problems.cost, weigh_entropy(problems, epsilon)
-    if unmatched_proposal_cost is not None:
-        table_of_costs = add_births(problems, proposals, unmatched_proposal_cost)
+    problems, proposals, births, table_of_costs, smoothing = _prepared(
+        cost, epsilon, template_mask, proposal_mask, unmatched_cost, unmatched_proposal_cost, tolerance, max_iter
+    )
     X, *others = EntropicFunction.apply(
         table_of_costs, smoothing, problems.templates, proposals, _prices(start, problems, births),
         problems.slack, births, float(tolerance), max_iter,

@@ -164,9 +164,8 @@ def _entropic(
 ) -> Tensor:
     """The losses of the entropic layer, (B,)."""
     slack, births = problems.slack, unmatched_proposal_cost is not None
-    C, weight = problems.cost, weigh_entropy(problems, epsilon)
-    if unmatched_proposal_cost is not None:
-        C = add_births(problems, proposals, unmatched_proposal_cost)
+    C, weight = add_births(problems, proposals, unmatched_proposal_cost), weigh_entropy(problems, epsilon)
+    if births:
         Y = _add_unmatched_proposals(Y, proposals, slack)
     C = C + margin * Y if margin else C
     start = C.new_empty(C.shape[0], 0, dtype=torch.float64)
@@ -192,6 +191,11 @@ def _regularization(X: Tensor, regularizer: Regularizer) -> Tensor:
     return X.new_zeros(len(X))
 
 
+def _more_regularized(Y: Tensor, X: Tensor, regularizer: Regularizer) -> Tensor:
+    """Omega(Y) - Omega(X), (B,)."""
+    return _regularization(Y, regularizer) - _regularization(X, regularizer)
+
+
 @forward_mode
 class _FenchelYoung(torch.autograd.Function):
     """(C, weight, X, Y) -> <C, Y - X> + weight (Omega(Y) - Omega(X)) for each problem.
@@ -204,7 +208,7 @@ class _FenchelYoung(torch.autograd.Function):
 
     @staticmethod
     def forward(C: Tensor, weight: Tensor, X: Tensor, Y: Tensor, regularizer: Regularizer) -> Tensor:
-        rest = weight * (_regularization(Y, regularizer) - _regularization(X, regularizer))
+        rest = weight * _more_regularized(Y, X, regularizer)
         return ((finite(C) * (Y - X)).sum((1, 2)) + rest).clamp(min=0)  # below 0 by rounding
 
     @staticmethod
@@ -218,9 +222,7 @@ class _FenchelYoung(torch.autograd.Function):
         weight, X, Y = ctx.saved_tensors
         by_weight = None
         if ctx.needs_input_grad[1]:
-            by_weight = (grad * (_regularization(Y, ctx.regularizer) - _regularization(X, ctx.regularizer))).to(
-                weight.dtype
-            )
+            by_weight = (grad * _more_regularized(Y, X, ctx.regularizer)).to(weight.dtype)
         return grad[:, None, None] * (Y - X), by_weight, None, None, None
 
     @staticmethod
@@ -228,5 +230,5 @@ class _FenchelYoung(torch.autograd.Function):
         _, X, Y = ctx.saved_tensors
         tangent = torch.zeros_like(X).sum((1, 2)) if C is None else (finite(C) * (Y - X)).sum((1, 2))
         if weight is not None:
-            tangent = tangent + weight * (_regularization(Y, ctx.regularizer) - _regularization(X, ctx.regularizer))
+            tangent = tangent + weight * _more_regularized(Y, X, ctx.regularizer)
         return tangent

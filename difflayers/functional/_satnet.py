@@ -244,7 +244,7 @@ def _solve(
     start: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Probabilities in the shape of z; vectors, sweeps and last decreases of the flattened batch."""
-    z = _check(S, z, is_input, k, max_iter, eps, prox_lam, generator, start)
+    z = check_arguments(S, z, is_input, k, max_iter, eps, prox_lam, generator, start)
     shape = z.shape
     rows, n = S.shape[0], z.shape[-1]
     given = is_input.reshape(-1, n) != 0
@@ -282,7 +282,7 @@ def objective(S: Tensor, V: Tensor) -> Tensor:
     return torch.cat(values).double() * scale.double().square()
 
 
-def _check(
+def check_arguments(
     S: Tensor,
     z: Tensor,
     is_input: Tensor,

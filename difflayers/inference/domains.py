@@ -69,12 +69,8 @@ class Domains:
         if not sizes:
             raise ValueError("sizes must name at least one variable; got none")
         self.sizes, self.largest = tuple(sizes), max(sizes)
-        for argument, given in (("names", names), ("labels", labels)):
-            if given is not None and (isinstance(given, str) or not isinstance(given, Sequence)):
-                raise TypeError(f"{argument} must be a sequence, one for each variable; got {type(given).__name__}")
-        for i, of_one in enumerate(labels or ()):
-            if isinstance(of_one, str) or not isinstance(of_one, Sequence):
-                raise TypeError(f"labels must hold a sequence of names each; got {type(of_one).__name__} at {i}")
+        if labels is not None and (isinstance(labels, str) or not isinstance(labels, Sequence)):
+            raise TypeError(f"labels must be a sequence, one for each variable; got {type(labels).__name__}")
         self.names = self._checked("names", names, [f"x{i}" for i in range(1, len(sizes) + 1)])
         if labels is not None and len(labels) != len(sizes):
             raise ValueError(f"labels must be for {len(sizes)} variables; got {len(labels)}")
@@ -103,8 +99,10 @@ class Domains:
 
     @staticmethod
     def _checked(argument: str, given: Sequence[str] | None, default: list[str]) -> tuple[str, ...]:
+        if given is not None and (isinstance(given, str) or not isinstance(given, Sequence)):
+            raise TypeError(f"{argument} must be a sequence of {len(default)} names; got {type(given).__name__}")
         names = tuple(default if given is None else map(str, given))
-        if isinstance(given, str) or len(names) != len(default):
+        if len(names) != len(default):
             raise ValueError(f"{argument} must be {len(default)} names; got {given!r}")
         if len(set(names)) < len(names):
             twice = next(name for i, name in enumerate(names) if name in names[:i])

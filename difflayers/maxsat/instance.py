@@ -212,10 +212,8 @@ def from_checked(clauses: list[list[int]], n: int | None, weights: Sequence[Weig
     )
 
 
-def _literals(clause: object, j: int, most: int, free: bool) -> list[int]:
-    if not isinstance(clause, Iterable) or isinstance(clause, str | bytes):
-        raise TypeError(f"clauses must be sequences of integers; got {type(clause).__name__} as clause {j}")
-    literals = list(clause)
+def _literals(clause: Iterable[object], j: int, most: int, free: bool) -> list[int]:
+    literals = listed_clauses(clause, j)
     if not all(type(literal) is int for literal in literals):
         for literal in literals:
             if isinstance(literal, bool) or not isinstance(literal, int | np.integer):

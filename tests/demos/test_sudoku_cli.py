@@ -462,7 +462,7 @@ def test_eval_with_search(trained: Path, tmp_path: Path, capsys: pytest.CaptureF
         "eval",
         str(trained),
         "--givens",
-        "5",
+        "4",
         "--count",
         "40",
         "--search",
@@ -475,9 +475,9 @@ def test_eval_with_search(trained: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "search, at most 20 paths" in shown
     with open(table, newline="") as file:
         one, many = csv.DictReader(file)
-    assert one["boards"] == "40 generated boards, 5 of 16 cells given"
+    assert one["boards"] == "40 generated boards, 4 of 16 cells given"
     assert float(one["mean paths a board"]) == 1 < float(many["mean paths a board"])
-    assert float(many["answers accepted"]) >= float(one["answers accepted"])
+    assert float(many["answers accepted"]) > float(one["answers accepted"])
     *_, last = many["accepted within so many paths"].split(", ")
     assert last == f"20: {float(many['answers accepted']):.1%}" and "10: " in many["accepted within so many paths"]
     for row in (one, many):  # accepted, less those wrongly so, and those wrongly not: the right ones
@@ -532,7 +532,7 @@ def test_eval_with_rounding(trained: Path, tmp_path: Path, capsys: pytest.Captur
     with open(table, newline="") as file:
         one, many, both = csv.DictReader(file)
     assert float(both["answers accepted"]) > float(one["answers accepted"])
-    assert float(many["answers accepted"]) >= float(one["answers accepted"])
+    assert float(many["answers accepted"]) > float(one["answers accepted"])
     assert 1 == float(one["mean paths a board"]) < float(many["mean paths a board"]) <= 8
     assert many["accepted within so many paths"].startswith(f"1: {float(one['answers accepted']):.1%}, ")
 

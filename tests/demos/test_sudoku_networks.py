@@ -281,6 +281,7 @@ def test_visual_run(small: TrainConfig, tmp_path: Path) -> None:
     assert read[-1] is not None and read[-1] > 0.8
     net = build(checkpoint.config)
     assert isinstance(net, VisualNet) and bit_net(net) is net.solver
+    assert checkpoint.limit is None  # after two epochs it does not tell right from wrong
 
 
 # --- configuration ------------------------------------------------------------------------------------------

@@ -35,12 +35,14 @@ def sums(templates: Tensor, proposals: Tensor, slack: bool, births: bool) -> Sum
     return Sums(rows.contiguous(), columns.contiguous())
 
 
-def add_births(problems: Problems, proposals: Tensor, value: float | Tensor) -> Tensor:
-    """The cost with one row more, at which a proposal stays unmatched, (B, n + 1, m) or (B, n + 1, m + 1).
+def add_births(problems: Problems, proposals: Tensor, value: float | Tensor | None) -> Tensor:
+    """The cost with one row more, at which a proposal stays unmatched, (B, n + 1, m) or (B, n + 1, m + 1); as it is if None.
 
     Where templates may stay unmatched too, the entry of both costs the mean of the mean cost of either.
     """
     cost, shape = problems.cost, (*problems.shape[:-2], problems.shape[-1])
+    if value is None:
+        return cost
     check_unmatched_proposal_cost(value)
     if isinstance(value, Tensor):
         check_same_device("unmatched_proposal_cost", value, "the cost", cost.device)
