@@ -2,6 +2,7 @@
 what is wanted."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -50,18 +51,24 @@ def check_dtype(name: str, value: torch.dtype | None, allowed: Sequence[torch.dt
         raise TypeError(f"{name} must be {_one_of(allowed)}; got {value}")
 
 
+def _first_sentence(error: Exception) -> str:
+    return re.split(r"\.\s|\n", str(error), maxsplit=1)[0]
+
+
 def check_device_name(name: str, value: torch.device | str | int | None) -> None:
-    """None, or what torch.device takes."""
-    if value is None or isinstance(value, torch.device):
+    """None, or what torch.device takes, if torch can make a tensor there."""
+    if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, str | int):
+    if isinstance(value, bool) or not isinstance(value, torch.device | str | int):
         raise TypeError(f"{name} must be a torch.device, a string or None; got {type(value).__name__}")
     try:
         device = torch.device(value)
     except (RuntimeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} must name a torch device; got {value!r}: {error}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"{name} must be one that is there; got {value!r}, but torch sees no CUDA device")
+    try:  # torch.cuda.is_available() would refuse FakeTensorMode's devices, which need no GPU
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise ValueError(f"{name} must be a device that is there; got {str(value)!r}: {_first_sentence(error)}") from None
 
 
 def check_names(name: str, value: Sequence[str] | None, count: int) -> None:
