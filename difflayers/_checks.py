@@ -7,11 +7,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 FLOATS = (torch.float32, torch.float64)
 LARGEST_SIZE = 2**31 - 1
 """Of counts and sizes: what the kernels' int32 holds."""
+LARGEST_K = 2**20
+"""Of the dimension of vectors; beyond the square root of twice their number it makes no difference."""
 LARGEST_NUMBER = 1e150
 """Of options that are numbers: their squares and products stay finite in float64."""
 
@@ -68,7 +72,9 @@ def check_device_name(name: str, value: torch.device | str | int | None) -> None
     try:  # torch.cuda.is_available() would refuse FakeTensorMode's devices, which need no GPU
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, ImportError) as error:
-        raise ValueError(f"{name} must be a device that is there; got {str(value)!r}: {_first_sentence(error)}") from None
+        raise ValueError(
+            f"{name} must be a device that is there; got {str(value)!r}: {_first_sentence(error)}"
+        ) from None
 
 
 def check_names(name: str, value: Sequence[str] | None, count: int) -> None:
@@ -95,24 +101,57 @@ def listed_clauses(clauses: Iterable[Any], at: int | None = None) -> list[Any]:
         raise TypeError(f"clauses must be sequences of integers; got {type(clauses).__name__}{where}") from None
 
 
-def check_tensor(name: str, value: Tensor, dtypes: Sequence[torch.dtype] | None = FLOATS) -> None:
-    """A dense tensor of one of the dtypes (any if None), on a device that the layers have kernels for, or meta."""
+def check_tensor(
+    name: str, value: Tensor, dtypes: Sequence[torch.dtype] | None = FLOATS, *, values: bool = False
+) -> None:
+    """A dense tensor of one of the dtypes (any if None), on a device that the layers have kernels for, or meta.
+
+    With `values` it must have some: not on meta, and none of FakeTensorMode's.
+    """
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a tensor; got {type(value).__name__}")
-    if value.is_nested or value.layout != torch.strided:
-        layout = "nested" if value.is_nested else str(value.layout)
+    if value.is_nested or value.layout != torch.strided or value.is_quantized:
+        layout = "nested" if value.is_nested else "quantized" if value.is_quantized else str(value.layout)
         raise TypeError(
-            f"{name} must be a dense tensor (torch.strided); got {layout}: use .to_dense() or .to_padded_tensor()"
+            f"{name} must be a dense tensor (torch.strided); got {layout}: use .to_dense(), .to_padded_tensor() or "
+            ".dequantize()"
         )
     if dtypes is not None and value.dtype not in dtypes:
         raise TypeError(f"{name} must be {_one_of(dtypes)}; got {value.dtype}")
+    if values and (value.is_meta or isinstance(value, FakeTensor)):
+        where = "on the meta device" if value.is_meta else "of FakeTensorMode"
+        raise ValueError(f"{name} must hold values; got a tensor {where}, which has a shape only")
     check_device(name, value)
 
 
-def check_mask(name: str, value: Tensor) -> None:
+def as_array(name: str, value: Tensor) -> NDArray[Any]:
+    """The values of any dense tensor; floats that NumPy lacks as float64."""
+    check_tensor(name, value, None, values=True)
+    value = value.detach().cpu().resolve_conj().resolve_neg()
+    if value.dtype.is_floating_point and value.dtype not in (torch.float16, *FLOATS):
+        value = value.double()
+    return value.numpy()
+
+
+def check_fits(name: str, value: float, dtype: torch.dtype) -> None:
+    """A number that the dtype can hold."""
+    most = torch.finfo(dtype).max
+    if abs(value) > most:
+        raise ValueError(
+            f"{name} must be at most {most:.3g} in absolute value, the largest of {dtype}; got {shown(value)}"
+        )
+
+
+def filled(name: str, value: float, like: Tensor, shape: Sequence[int]) -> Tensor:
+    """A tensor of one number, which its dtype must be able to hold."""
+    check_fits(name, value, like.dtype)
+    return like.new_full(shape, float(value))
+
+
+def check_mask(name: str, value: Tensor, *, values: bool = False) -> None:
     """A dense bool or integer tensor."""
-    check_tensor(name, value, None)
-    if value.dtype.is_floating_point or value.dtype.is_complex or value.is_quantized:
+    check_tensor(name, value, None, values=values)
+    if value.dtype.is_floating_point or value.dtype.is_complex:
         raise TypeError(f"{name} must be a bool or integer tensor (nonzero where there is one); got {value.dtype}")
 
 

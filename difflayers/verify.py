@@ -1,17 +1,18 @@
 """The layers' problems solved by a general convex solver, to check the layers against. Needs cvxpy (the extra ``verify``)."""
 
 import math
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from difflayers._checks import check_number
+from difflayers._checks import as_array, check_number, check_tensor
 from difflayers._distribution import needs
 from difflayers.functional._satnet import check_arguments, default_k, random_start
-from difflayers.matching.entropic.problems import add_births, sums
-from difflayers.matching.problems import Problems, prepare, proposals_of
+from difflayers.matching.entropic.problems import add_births, check_batch, sums, weigh_entropy
+from difflayers.matching.problems import Problems, check_problems, prepare, proposals_of
 from difflayers.satnet.cpu import check_matrix, check_unit
 from difflayers.satnet.oracle import free_coordinates, relax_inputs
 
@@ -52,6 +53,7 @@ def satnet(
         An `SDPSolution`. Where the optimum is not unique, its z is one of several.
 
     Raises:
+        TypeError, ValueError: as `functional.satnet` does; tensors without values.
         RuntimeError: Clarabel did not reach its tolerance.
 
     Example:
@@ -64,6 +66,8 @@ def satnet(
         True
     """
     check_arguments(S, z, is_input, k, 1, 1e-4, 0.0, generator, None)
+    for name, tensor in (("S", S), ("z", z), ("is_input", is_input)):
+        check_tensor(name, tensor, None, values=True)
     S, z = S.detach().cpu().double(), z.detach().cpu()
     check_matrix(S)
     check_unit(z)
@@ -83,11 +87,13 @@ def _clarabel(problem: cvxpy.Problem, what: str, tolerance: float) -> None:
     """Solve to a tolerance, or raise."""
     options = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), tolerance)
     try:
-        problem.solve(solver="CLARABEL", max_iter=200, **options)
-    except cvxpy.error.SolverError as error:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):  # the error below says it
+            warnings.simplefilter("ignore")
+            problem.solve(solver="CLARABEL", max_iter=200, **options)
+    except (cvxpy.error.SolverError, OverflowError) as error:
         raise RuntimeError(f"Clarabel did not solve {what}: {error}") from None
-    if problem.status not in ("optimal", "optimal_inaccurate"):
-        raise RuntimeError(f"Clarabel did not solve {what}: {problem.status}")
+    if problem.status != "optimal":
+        raise RuntimeError(f"Clarabel did not solve {what} to {tolerance:g}: {problem.status}")
 
 
 def _solve(S: Tensor, z: Tensor, given: Tensor, start: Tensor) -> tuple[Tensor, float]:
@@ -143,7 +149,8 @@ def matching_lp(
         A `MatchingSolution`. Where the optimum is not unique, its X is the analytic centre of several.
 
     Raises:
-        RuntimeError: Clarabel did not reach its tolerance, or there is no feasible X.
+        TypeError, ValueError: as `functional.dmm_matching` does; tensors without values.
+        RuntimeError: Clarabel did not reach its tolerance.
 
     Example:
         >>> import torch
@@ -151,7 +158,7 @@ def matching_lp(
         >>> verify.matching_lp(torch.tensor([[0.1, 0.2], [0.1, 0.5]])).objective
         tensor(0.3000, dtype=torch.float64)
     """
-    return _matching(prepare("cost", cost, template_mask, proposal_mask, unmatched_cost), 0.0)
+    return _matching(_prepared(cost, template_mask, proposal_mask, unmatched_cost), 0.0)
 
 
 def quadratic_matching(
@@ -174,7 +181,8 @@ def quadratic_matching(
         A `MatchingSolution`.
 
     Raises:
-        RuntimeError: Clarabel did not reach its tolerance, or there is no feasible X.
+        TypeError, ValueError: as `functional.dmm_matching` does; tensors without values.
+        RuntimeError: Clarabel did not reach its tolerance.
 
     Example:
         >>> import torch
@@ -185,7 +193,7 @@ def quadratic_matching(
         True
     """
     check_number("gamma", gamma)
-    return _matching(prepare("cost", cost, template_mask, proposal_mask, unmatched_cost), gamma)
+    return _matching(_prepared(cost, template_mask, proposal_mask, unmatched_cost), gamma)
 
 
 def entropic_matching(
@@ -210,7 +218,8 @@ def entropic_matching(
         A `MatchingSolution`.
 
     Raises:
-        RuntimeError: Clarabel did not reach its tolerance, or there is no feasible X.
+        TypeError, ValueError: as `functional.dmm_matching` does; tensors without values.
+        RuntimeError: Clarabel did not reach its tolerance.
 
     Example:
         >>> import torch
@@ -221,14 +230,19 @@ def entropic_matching(
         True
     """
     check_number("epsilon", epsilon, positive=True)
-    problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
-    proposals = proposals_of(problems, proposal_mask)
+    if isinstance(unmatched_proposal_cost, Tensor):
+        check_tensor("unmatched_proposal_cost", unmatched_proposal_cost, None, values=True)
+        unmatched_proposal_cost = unmatched_proposal_cost.cpu()
+    problems = _prepared(cost, template_mask, proposal_mask, unmatched_cost)
+    proposals = proposals_of(problems, proposal_mask).cpu()
     births = unmatched_proposal_cost is not None
     table = add_births(problems, proposals, unmatched_proposal_cost)
+    weight = weigh_entropy(problems, epsilon)
+    check_batch(table.detach(), problems.templates, proposals, weight, problems.slack, births)
     wanted = sums(problems.templates, proposals, problems.slack, births)
     X = torch.zeros(table.shape, dtype=torch.float64)
     objective = torch.zeros(len(X), dtype=torch.float64)
-    for b, c in enumerate(table.detach().double().numpy()):
+    for b, c in enumerate(as_array("cost", table.double())):
         i, j = np.nonzero(np.isfinite(c))
         if len(i) == 0:
             continue
@@ -246,10 +260,19 @@ def entropic_matching(
     return MatchingSolution(problems.restore(X[:, :n]).double(), objective.reshape(problems.shape[:-2]))
 
 
+def _prepared(
+    cost: Tensor, template_mask: Tensor | None, proposal_mask: Tensor | None, unmatched_cost: float | Tensor | None
+) -> Problems:
+    """The problems on the CPU, their values checked."""
+    problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost, values=True).cpu()
+    check_problems("cost", problems.cost, problems.templates, problems.slack)
+    return problems
+
+
 def _matching(problems: Problems, gamma: float) -> MatchingSolution:
     X = torch.zeros(problems.cost.shape, dtype=torch.float64)
     objective = torch.zeros(len(X), dtype=torch.float64)
-    for b, c in enumerate(problems.cost.detach().double().numpy()):
+    for b, c in enumerate(as_array("cost", problems.cost.double())):
         allowed, rows = np.isfinite(c), problems.templates[b].numpy()
         bounded = slice(None, -1) if problems.slack else slice(None)
         x = cvxpy.Variable(c.shape, nonneg=True)

@@ -1,12 +1,15 @@
 """What a caller can get wrong in one argument: variants of a good value, by its kind. For tests of every public function."""
 
 import math
+import warnings
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 
 
 def _with(value: float) -> Callable[[Tensor], Any]:
@@ -32,6 +35,22 @@ def _nested(x: Tensor) -> Any:
 def _negative_bit(x: Tensor) -> Any:
     """The same values, with a sign that only the tensor's flag tells."""
     return torch.complex(torch.zeros_like(x), -x).conj().imag if x.dtype in (torch.float32, torch.float64) else None
+
+
+def _inference(x: Tensor) -> Any:
+    with torch.inference_mode():
+        return x.clone()
+
+
+def _fake(x: Tensor) -> Any:
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        return torch.empty(x.shape, dtype=x.dtype)
+
+
+def _quantized(x: Tensor) -> Any:
+    with warnings.catch_warnings():  # torch says that quantized tensors go
+        warnings.simplefilter("ignore")
+        return torch.quantize_per_tensor(x.to(torch.float32), 0.1, 0, torch.quint8)
 
 
 TENSORS: dict[str, Callable[[Tensor], Any]] = {
@@ -63,6 +82,15 @@ TENSORS: dict[str, Callable[[Tensor], Any]] = {
     "transposed": lambda x: x.mT.contiguous().mT if x.ndim > 1 else x,
     "strided": lambda x: torch.stack((x, x), -1)[..., 0],
     "reversed": lambda x: x.flip(0) if x.ndim else x,
+    "expanded": lambda x: x[:1].expand_as(x) if x.ndim and len(x) else x,
+    "overlapping": lambda x: x.new_ones(()).expand(x.shape),
+    "inference": _inference,
+    "fake": _fake,
+    "parameter": lambda x: torch.nn.Parameter(x) if x.is_floating_point() else x,
+    "not a leaf": lambda x: x.clone().requires_grad_() * 1 if x.is_floating_point() else x,
+    "quantized": _quantized,
+    "bfloat16": lambda x: x.bfloat16(),
+    "uint8": lambda x: x.to(torch.uint8),
     "requires a gradient": lambda x: x.clone().requires_grad_() if x.is_floating_point() else x,
     "numpy": lambda x: x.numpy(),
     "list": lambda x: x.tolist(),
@@ -71,7 +99,8 @@ TENSORS: dict[str, Callable[[Tensor], Any]] = {
 }
 NUMBERS: list[Any] = [
     0, 1, -1, 2, 3, True, 2**31, 2**40, 2**63, 10**400, 0.0, -0.0, 0.5, 1.5, -1.0, math.nan, math.inf, -math.inf,
-    1e-320, 1e-30, 1e30, 1e200, "x", None, [], 1j, np.float32(0.5), np.int64(3), torch.tensor(0.5), torch.tensor(3),
+    1e-320, 1e-100, 1e-30, 1e30, 1e39, 1e100, 1e200, "x", None, [], 1j, np.float32(0.5), np.float64(0.5), np.int64(3),
+    np.array(3), np.array([0.5]), np.bool_(True), Fraction(1, 2), torch.tensor(0.5), torch.tensor(3),
     torch.tensor([1.0, 2.0]), torch.tensor(math.nan), torch.tensor(0.5, device="meta"),
 ]  # fmt: skip
 OTHERS: list[Any] = [

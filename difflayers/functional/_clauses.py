@@ -202,13 +202,11 @@ def relations(
         ['earth is true (0.5)', 'rain differs from sun (0.5)']
     """
     check_size("n", n)
-    check_tensor("S", S, None)
+    check_tensor("S", S, None, values=True)
     if not S.dtype.is_floating_point:
         raise TypeError(f"S must be of a floating dtype; got {S.dtype}")
     if S.ndim != 2 or S.shape[0] < n + 1:
         raise ValueError(f"S must have shape (n + 1 + aux, m) with n = {n}; got {tuple(S.shape)}")
-    if S.is_meta:
-        raise ValueError("S must hold numbers; got a tensor on the meta device")
     if not (S.detach().double().abs() <= _LARGEST_ENTRY).all():
         raise ValueError(f"S must have entries of at most {_LARGEST_ENTRY:g} in size; got NaN, inf or larger ones")
     check_names("names", names, n)

@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple, get_args
 
 from torch import Tensor
 
-from difflayers._checks import check_number, check_same_device, check_tensor
+from difflayers._checks import check_fits, check_number, check_same_device, check_tensor
 from difflayers._solution import table
 from difflayers.matching.exact.op import assign as _assign
 from difflayers.matching.exact.op import exact_certificate, matrix, solve
@@ -252,6 +252,7 @@ def _solve(
     """The checked batch, X (B, n, m), its columns, the multipliers, and the rows looked at."""
     check_exact_options(gradient, strength)
     problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
+    check_fits("strength", strength, problems.cost.dtype)
     prices = None if start is None else _prices(start, cost)
     X, columns, alpha, beta, scans = solve(
         problems.cost, problems.templates, prices, problems.slack, centered, gradient, float(strength)

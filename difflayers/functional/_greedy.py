@@ -39,7 +39,8 @@ def greedy_matching(
                 [0., 1., 0.]])
     """
     with torch.no_grad():
-        problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost, may_be_infeasible=True).cpu()
+        masks = template_mask, proposal_mask
+        problems = prepare("cost", cost, *masks, unmatched_cost, may_be_infeasible=True, values=True).cpu()
         check_values("cost", problems.cost, problems.templates, problems.slack)
         n, m = problems.shape[-2:]
         left = problems.cost[..., :m].clone()

@@ -5,18 +5,13 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from difflayers._checks import check_number, check_same_device, check_tensor
+from difflayers._checks import check_fits, check_number, check_same_device, check_tensor
 from difflayers._ops import forward_mode
 from difflayers.functional._quadratic import check_gamma, weigh_squares
 from difflayers.matching.entropic.op import EntropicFunction
-from difflayers.matching.entropic.problems import (
-    add_births,
-    check_epsilon,
-    check_unmatched_proposal_cost,
-    weigh_entropy,
-)
+from difflayers.matching.entropic.problems import add_births, check_epsilon, weigh_entropy
 from difflayers.matching.exact.op import assign, matrix
-from difflayers.matching.problems import Problems, finite, prepare, proposals_of
+from difflayers.matching.problems import Problems, check_unmatched_cost, finite, prepare, proposals_of
 from difflayers.matching.quadratic.op import QuadraticFunction
 from difflayers.matching.target import matching_target
 
@@ -105,7 +100,7 @@ def matching_loss(
             raise ValueError(f"{name} must be one of {', '.join(map(repr, get_args(allowed)))}; got {value!r}")
     check_gamma(gamma)
     check_epsilon(epsilon)
-    check_unmatched_proposal_cost(unmatched_proposal_cost)
+    check_unmatched_cost(unmatched_proposal_cost, "unmatched_proposal_cost")
     check_number("margin", margin)
     if unmatched_proposal_cost is not None and regularizer != "entropic":
         raise ValueError(
@@ -113,6 +108,7 @@ def matching_loss(
             f"regularizer {regularizer!r}"
         )
     problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
+    check_fits("margin", margin, problems.cost.dtype)
     Y = _target(target, problems)
     if regularizer == "entropic":
         losses = _entropic(problems, proposals_of(problems, proposal_mask), Y, epsilon, unmatched_proposal_cost, margin)

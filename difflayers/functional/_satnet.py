@@ -6,7 +6,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from difflayers._checks import check_generator, check_mask, check_number, check_same_device, check_size, check_tensor
+from difflayers._checks import (
+    LARGEST_K,
+    check_generator,
+    check_mask,
+    check_number,
+    check_same_device,
+    check_size,
+    check_tensor,
+)
 from difflayers._ops import autocasts
 from difflayers._solution import table
 from difflayers.satnet import op
@@ -338,7 +346,7 @@ def _check_start(start: Tensor, S: Tensor, z: Tensor, k: int | None) -> None:
 def check_options(k: int | None, max_iter: int, eps: float, prox_lam: float) -> None:
     """The solver's options, checked for the function and the module alike."""
     if k is not None:
-        check_size("k", k)
+        check_size("k", k, most=LARGEST_K)
     check_size("max_iter", max_iter)
     for name, value in (("eps", eps), ("prox_lam", prox_lam)):
         check_number(name, value)

@@ -58,7 +58,7 @@ def satnet_loss(
     """
     check_tensor("probabilities", probabilities)
     check_tensor("target", target, None)
-    if target.dtype.is_complex or target.is_quantized:
+    if target.dtype.is_complex:
         raise TypeError(f"target must be bool, integer or floating; got {target.dtype}")
     for name, other in (("target", target), ("is_input", is_input)):
         if other is None:

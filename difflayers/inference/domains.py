@@ -155,8 +155,8 @@ class Domains:
     ) -> tuple[Tensor, Tensor]:
         """`check`, with the names that the caller's arguments have."""
         for name, tensor in zip(names, (values, values if given is None else given), strict=True):
-            check_tensor(name, tensor, None)
-            if tensor.dtype.is_floating_point or tensor.dtype.is_complex or tensor.is_quantized:
+            check_tensor(name, tensor, None, values=True)
+            if tensor.dtype.is_floating_point or tensor.dtype.is_complex:
                 raise TypeError(f"{name} must be of an integer type; got {tensor.dtype}")
         if values.ndim < 1 or values.shape[-1] != len(self):
             raise ValueError(
@@ -208,7 +208,7 @@ class Domains:
         owner, value = self._owner.to(values.device), self._value.to(values.device)
         z, is_input = given[..., owner] & (values[..., owner] == value), given[..., owner]
         if excluded is not None:
-            check_tensor("excluded", excluded, None)
+            check_tensor("excluded", excluded, None, values=True)
             if excluded.shape != (*values.shape, self.largest) or excluded.dtype != torch.bool:
                 raise ValueError(
                     f"excluded must be bool of shape {(*values.shape, self.largest)}; "
@@ -250,7 +250,7 @@ class Domains:
         Raises:
             TypeError, ValueError: see `decode`.
         """
-        check_tensor("p", p, None)
+        check_tensor("p", p, None, values=True)
         if not p.dtype.is_floating_point:
             raise TypeError(f"p must be a tensor of a floating dtype; got {p.dtype}")
         if p.ndim < 1 or p.shape[-1] != self.bits:

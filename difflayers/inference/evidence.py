@@ -207,8 +207,8 @@ def _in_one_pass(
 def _check_evidence(domains: Domains, log_probabilities: Tensor, observed: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
     """(B, v, largest), float64 with -inf where there is no value, and (B, v), on the CPU; and the batch's shape."""
     v, s = len(domains), domains.largest
-    check_tensor("log_probabilities", log_probabilities, None)
-    check_mask("observed", observed)
+    check_tensor("log_probabilities", log_probabilities, None, values=True)
+    check_mask("observed", observed, values=True)
     if not log_probabilities.dtype.is_floating_point:
         raise TypeError(f"log_probabilities must be of a floating dtype; got {log_probabilities.dtype}")
     if log_probabilities.ndim < 2 or log_probabilities.shape[-2:] != (v, s):

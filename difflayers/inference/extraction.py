@@ -95,7 +95,7 @@ def extract_rules(
     S = None if layer is None else check_layer(layer, domains)
     if not isinstance(domains, Domains):
         raise TypeError(f"domains must be Domains; got {type(domains).__name__}")
-    check_tensor("solutions", solutions, None)
+    check_tensor("solutions", solutions, None, values=True)
     if solutions.ndim != 2:
         raise ValueError(f"solutions must have shape (count, {len(domains)}); got {tuple(solutions.shape)}")
     solutions, _ = domains._check(solutions, None, ("solutions", ""))

@@ -138,7 +138,9 @@ def check_layer(layer: SATNet, domains: Domains) -> Tensor:
         raise TypeError(f"domains must be Domains; got {type(domains).__name__}")
     if layer.n != domains.bits:
         raise ValueError(f"domains must have {layer.n} bits, as many as the layer has variables; got {domains.bits}")
-    return layer._matrix().detach()
+    S = layer._matrix().detach()
+    check_tensor("S of the layer", S, values=True)
+    return S
 
 
 def check_problems(
@@ -264,7 +266,7 @@ def acceptance_limit(
         True
     """
     S = check_layer(layer, domains)
-    check_tensor("solutions", solutions, None)
+    check_tensor("solutions", solutions, None, values=True)
     if solutions.ndim != 2:
         raise ValueError(f"solutions must have shape (count, {len(domains)}); got {tuple(solutions.shape)}")
     solutions, _ = domains._check(solutions, None, ("solutions", ""))
@@ -272,7 +274,7 @@ def acceptance_limit(
         raise ValueError(f"solutions must be two or more; got {len(solutions)}")
     free = torch.tensor([size > 1 for size in domains.sizes])
     if given is not None:
-        check_mask("given", given)
+        check_mask("given", given, values=True)
         if given.shape != free.shape:
             raise ValueError(f"given must have shape ({len(domains)},); got {tuple(given.shape)}")
         free &= given.cpu() == 0

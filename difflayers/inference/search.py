@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from difflayers._checks import check_size
+from difflayers._checks import LARGEST_K, check_size
 from difflayers._progress import ProgressBar
 from difflayers.inference.domains import Domains
 from difflayers.inference.objective import (
@@ -291,6 +291,8 @@ def search(
     for name, number in (("paths", paths), ("batch_size", batch_size)):
         check_size(name, number)
     check_size("starts", starts, least=0)
+    if k is not None:
+        check_size("k", k, most=LARGEST_K)
     judge, judged = Judge(limit, rules), check_rules(rules, domains)
     given = given | torch.tensor([size == 1 for size in domains.sizes])
     none = torch.zeros(len(domains), domains.largest, dtype=torch.bool)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difflayers._checks import LARGEST_NUMBER, check_mask, check_same_device, check_tensor, shown
+from difflayers._checks import LARGEST_NUMBER, check_mask, check_same_device, check_tensor, filled, shown
 from difflayers._cuda import capturing
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -66,12 +66,19 @@ def prepare(
     *,
     sign: int = 1,
     may_be_infeasible: bool = False,
+    values: bool = False,
 ) -> Problems:
     """Check types, dtypes, devices and shapes, and fold everything into costs (B, n, m) in float32 or float64.
 
-    `sign` = -1: the argument called `name` is the negative of a cost, with -inf where a pair is forbidden.
+    `sign` = -1: the argument called `name` is the negative of a cost, with -inf where a pair is forbidden. `values`: tensors
+    must have some, see `check_tensor`.
     """
-    check_tensor(name, cost, DTYPES)
+    check_tensor(name, cost, DTYPES, values=values)
+    if values:
+        others = {"template_mask": template_mask, "proposal_mask": proposal_mask, "unmatched_cost": unmatched_cost}
+        for other, tensor in others.items():
+            if isinstance(tensor, Tensor):
+                check_tensor(other, tensor, None, values=True)
     dtype = cost.dtype
     if dtype in HALVES:
         cost = cost.float()
@@ -121,26 +128,26 @@ def _mask(name: str, mask: Tensor, shape: tuple[int, ...], other: str, device: t
         raise ValueError(f"{name} must broadcast to {shape}; got {tuple(mask.shape)}") from None
 
 
-def check_unmatched_cost(value: float | Tensor | None) -> None:
+def check_unmatched_cost(value: float | Tensor | None, name: str = "unmatched_cost") -> None:
     """None, a finite number, or a real tensor (whose values are checked with the cost's)."""
     if isinstance(value, Tensor):
-        check_tensor("unmatched_cost", value, None)
+        check_tensor(name, value, None)
         if value.dtype.is_complex or value.dtype == torch.bool:
-            raise TypeError(f"unmatched_cost must be a number or a real tensor; got {value.dtype}")
+            raise TypeError(f"{name} must be a number or a real tensor; got {value.dtype}")
     elif value is not None:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise TypeError(f"unmatched_cost must be a number or a tensor; got {type(value).__name__}")
+            raise TypeError(f"{name} must be a number or a tensor; got {type(value).__name__}")
         if not -math.inf < value < math.inf:
-            raise ValueError(f"unmatched_cost must be finite; got {value}")
+            raise ValueError(f"{name} must be finite; got {value}")
         if abs(value) > LARGEST_NUMBER:
-            raise ValueError(f"unmatched_cost must be at most {LARGEST_NUMBER:g} in absolute value; got {shown(value)}")
+            raise ValueError(f"{name} must be at most {LARGEST_NUMBER:g} in absolute value; got {shown(value)}")
 
 
 def _unmatched(value: float | Tensor, cost: Tensor) -> Tensor:
     """`unmatched_cost` for each template, (..., n)."""
     check_unmatched_cost(value)
     if not isinstance(value, Tensor):
-        return cost.new_full(cost.shape[:-1], float(value))
+        return filled("unmatched_cost", value, cost, cost.shape[:-1])
     check_same_device("unmatched_cost", value, "the cost", cost.device)
     try:
         return value.to(cost.dtype).broadcast_to(cost.shape[:-1])

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difflayers._checks import check_generator, check_number, check_size
+from difflayers._checks import LARGEST_K, check_generator, check_number, check_size
 from difflayers._distribution import needs
 from difflayers.functional._satnet import default_k
 from difflayers.maxsat import exact as pysat
@@ -109,7 +109,7 @@ def solve(
     check_number("sat", sat)
     check_number("exact", exact)
     if k is not None:
-        check_size("k", k, least=2, most=2**20)
+        check_size("k", k, least=2, most=LARGEST_K)
     if hard_weight is not None:
         check_number("hard_weight", hard_weight, positive=True, most=2.0**100)
     check_generator("generator", generator)
@@ -297,7 +297,7 @@ def _instance(problem: object, n: int | None, weights: Sequence[float] | np.ndar
                     f"{name} must be None with a {type(problem).__name__}, which says it itself; got {value!r}"
                 )
         return problem if isinstance(problem, Instance) else read(problem)
-    if not isinstance(problem, Iterable):
+    if isinstance(problem, bytes | bytearray) or not isinstance(problem, Iterable):
         raise TypeError(f"problem must be a path, an Instance or clauses; got {type(problem).__name__}")
     return Instance.from_clauses(problem, n, weights)
 

@@ -7,10 +7,9 @@ from fractions import Fraction
 from numbers import Integral, Rational, Real
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from difflayers._checks import shown
+from difflayers._checks import check_tensor, shown
 
 LARGEST = 2**63
 """Of one weight, as in the files of the MaxSAT evaluations; the smallest is its reciprocal."""
@@ -24,8 +23,7 @@ Weight = int | float | Fraction
 def listed(weights: object, count: int) -> list[object]:
     """The weights as a list of `count` elements, each still to be checked."""
     if isinstance(weights, Tensor):
-        if weights.is_meta or weights.layout != torch.strided:
-            raise TypeError(f"weights must be numbers; got a tensor of layout {weights.layout} on {weights.device}")
+        check_tensor("weights", weights, None, values=True)
         items = weights.tolist() if weights.ndim else [weights.item()]
     elif isinstance(weights, np.ndarray):
         items = weights.tolist() if weights.ndim else [weights.item()]

@@ -6,11 +6,11 @@ import math
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from difflayers._backends import run_threads
+from difflayers._checks import as_array
 from difflayers.metrics import kernels
 
 Masks: TypeAlias = NDArray[np.bool_] | NDArray[np.integer[Any]] | Tensor
@@ -139,9 +139,7 @@ def as_integers(name: str, values: Masks) -> NDArray[Any]:
         TypeError: anything else.
     """
     if isinstance(values, Tensor):
-        if values.layout is not torch.strided or values.device.type == "meta":
-            raise TypeError(f"{name} must be a dense tensor with values; got {values.layout} on {values.device}")
-        array = values.detach().cpu().numpy()
+        array = as_array(name, values)
     elif isinstance(values, (np.ndarray, np.generic, list, tuple)):
         array = np.asarray(values)
     else:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difflayers._checks import check_tensor
+from difflayers._checks import as_array
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,7 @@ def sequence_statistics(values: NDArray[Any] | Tensor | Sequence[float]) -> Stat
     References:
         Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation", CVPR 2016, section 4.
     """
-    if isinstance(values, Tensor):
-        check_tensor("values", values, None)
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    array = as_array("values", values) if isinstance(values, Tensor) else np.asarray(values)
     if array.size and array.dtype.kind not in "biuf":
         raise TypeError(f"values must be real numbers; got {array.dtype}")
     if array.ndim != 1 or not len(array):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from difflayers import functional
 from difflayers.functional._entropic import check_solver_options
-from difflayers.matching.entropic.problems import check_epsilon, check_unmatched_proposal_cost
+from difflayers.matching.entropic.problems import check_epsilon
 from difflayers.matching.problems import check_unmatched_cost
 from difflayers.nn._options import hold, shown
 
@@ -65,7 +65,7 @@ class EntropicMatching(nn.Module):
         super().__init__()
         check_epsilon(epsilon)
         check_unmatched_cost(unmatched_cost)
-        check_unmatched_proposal_cost(unmatched_proposal_cost)
+        check_unmatched_cost(unmatched_proposal_cost, "unmatched_proposal_cost")
         check_solver_options(tolerance, max_iter)
         hold(self, "epsilon", epsilon)
         hold(self, "unmatched_cost", unmatched_cost)

@@ -173,9 +173,9 @@ def test_wrong_masks(measure) -> None:  # type: ignore[no-untyped-def]
     for wrong, name in ((mask * np.nan, "float64"), (mask.astype(str), "<U5"), ("mask", "str"), (None, "NoneType")):
         with pytest.raises(TypeError, match=name):
             measure(mask, wrong)
-    with pytest.raises(TypeError, match="dense tensor with values"):
+    with pytest.raises(ValueError, match="prediction must hold values; got a tensor on the meta device"):
         measure(mask, torch.zeros(4, 5, dtype=torch.bool, device="meta"))
-    with pytest.raises(TypeError, match="dense tensor with values"):
+    with pytest.raises(TypeError, match="prediction must be a dense tensor"):
         measure(mask, torch.zeros(4, 5, dtype=torch.int64).to_sparse())
     with pytest.raises(ValueError, match="a pixel at least"):
         measure(mask[:0], mask[:0])

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from difflayers._checks import check_number, check_same_device, check_tensor
+from difflayers._checks import check_number, check_same_device, check_tensor, filled
 from difflayers._cuda import capturing
-from difflayers.matching.problems import Problems, check_problems, finite
+from difflayers.matching.problems import Problems, check_problems, check_unmatched_cost, finite
 
 LARGEST_RANGE = 1e300
 """Of cost / epsilon, in float64."""
@@ -43,7 +43,7 @@ def add_births(problems: Problems, proposals: Tensor, value: float | Tensor | No
     cost, shape = problems.cost, (*problems.shape[:-2], problems.shape[-1])
     if value is None:
         return cost
-    check_unmatched_proposal_cost(value)
+    check_unmatched_cost(value, "unmatched_proposal_cost")
     if isinstance(value, Tensor):
         check_same_device("unmatched_proposal_cost", value, "the cost", cost.device)
         try:
@@ -53,7 +53,7 @@ def add_births(problems: Problems, proposals: Tensor, value: float | Tensor | No
                 f"unmatched_proposal_cost must be a number or broadcast to {tuple(shape)}; got {tuple(value.shape)}"
             ) from None
     else:
-        own = cost.new_full(shape, value)
+        own = filled("unmatched_proposal_cost", value, cost, shape)
     own = own.reshape(proposals.shape)
     row = own.masked_fill(~proposals, math.inf)
     if problems.slack:
@@ -65,19 +65,6 @@ def add_births(problems: Problems, proposals: Tensor, value: float | Tensor | No
 def _mean(x: Tensor, there: Tensor) -> Tensor:
     """Over the last dimension, of what is there; 0 of nothing."""
     return torch.where(there, finite(x), 0).sum(-1) / there.sum(-1).clamp(min=1)
-
-
-def check_unmatched_proposal_cost(value: float | Tensor | None) -> None:
-    """None, a finite number, or a real tensor (whose values are checked with the cost's)."""
-    if isinstance(value, Tensor):
-        check_tensor("unmatched_proposal_cost", value, None)
-        if value.dtype.is_complex or value.dtype == torch.bool:
-            raise TypeError(f"unmatched_proposal_cost must be a number or a real tensor; got {value.dtype}")
-    elif value is not None:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise TypeError(f"unmatched_proposal_cost must be a number or a tensor; got {type(value).__name__}")
-        if not -math.inf < value < math.inf:
-            raise ValueError(f"unmatched_proposal_cost must be finite; got {value}")
 
 
 def check_epsilon(value: float | Tensor) -> None:
@@ -94,7 +81,7 @@ def weigh_entropy(problems: Problems, value: float | Tensor) -> Tensor:
     """epsilon of each problem, (B,), in the dtype that is solved in."""
     cost, batch = problems.cost, problems.shape[:-2]
     if not isinstance(value, Tensor):
-        return cost.new_full(cost.shape[:1], value)
+        return filled("epsilon", value, cost, cost.shape[:1])
     if value.device.type != "cpu" or value.ndim:
         check_same_device("epsilon", value, "the cost", cost.device)
     try:
