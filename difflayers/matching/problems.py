@@ -74,11 +74,6 @@ def prepare(
     must have some, see `check_tensor`.
     """
     check_tensor(name, cost, DTYPES, values=values)
-    if values:
-        others = {"template_mask": template_mask, "proposal_mask": proposal_mask, "unmatched_cost": unmatched_cost}
-        for other, tensor in others.items():
-            if isinstance(tensor, Tensor):
-                check_tensor(other, tensor, None, values=True)
     dtype = cost.dtype
     if dtype in HALVES:
         cost = cost.float()
@@ -102,6 +97,11 @@ def prepare(
     if unmatched_cost is not None:
         own = _unmatched(unmatched_cost, cost).masked_fill(~templates, math.inf)
         cost = torch.cat((cost, own.unsqueeze(-1)), -1)
+    if values:
+        others = {"template_mask": template_mask, "proposal_mask": proposal_mask, "unmatched_cost": unmatched_cost}
+        for other, tensor in others.items():
+            if isinstance(tensor, Tensor):
+                check_tensor(other, tensor, None, values=True)
     size = math.prod(shape[:-2])
     flat = cost.reshape(size, n, cost.shape[-1])
     return Problems(flat, templates.reshape(size, n), unmatched_cost is not None, shape, dtype)
