@@ -200,7 +200,8 @@ def add_tab() -> None:
             return show(blank_cells(), None, None, render.message(f"{said}.", "bad"))
         found = seen[1].log_probabilities.astype(np.float64)
         digits, doubts = int((found.argmax(1) > 0).sum()), int((np.exp(found.max(1)) < SURE).sum())
-        line = f"Read {digits} digits; {doubts} cells are doubtful. Correct what is wrong, and solve again."
+        doubtful = {0: "no cell is", 1: "1 cell is"}.get(doubts, f"{doubts} cells are")
+        line = f"{_read(digits)}; {doubtful} doubtful. Correct what is wrong, and solve again."
         return show(cells_of(found), found, seen, render.message(line))
 
     def from_drawing(value: dict[str, Any]) -> list[Any]:
@@ -208,7 +209,7 @@ def add_tab() -> None:
             found = read_drawing(render.read_address(value["strokes"])[..., 3])
         except ValueError as error:
             return show(blank_cells(), None, None, render.message(f"{error}.".capitalize(), "bad"))
-        return show(cells_of(found), found, None, render.message(f"Read {int((found.argmax(1) > 0).sum())} digits."))
+        return show(cells_of(found), found, None, render.message(f"{_read(int((found.argmax(1) > 0).sum()))}."))
 
     def from_text(value: str) -> list[Any]:
         try:
@@ -249,6 +250,10 @@ def add_tab() -> None:
     clear.click(lambda: show(blank_cells(), None, None, render.message("Cleared.")), None, taken).then(**solving)
     solve.click(**solving)
     number.change(heat_map, [rounds, number], [heat], show_progress="hidden")
+
+
+def _read(digits: int) -> str:
+    return f"Read {digits} digit{'s' * (digits != 1)}"
 
 
 def _rows(board: str) -> str:
