@@ -25,7 +25,7 @@ def shot(page: Any, name: str) -> None:
     if folder := os.environ.get("PICTURES"):
         page.wait_for_timeout(1500)
         picture = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
-        picture.quantize(96).save(Path(folder) / f"{name}.png", optimize=True)
+        picture.quantize(256).save(Path(folder) / f"{name}.png", optimize=True)
 
 
 def tab(page: Any, name: str) -> None:
