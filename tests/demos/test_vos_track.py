@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import gc
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -19,9 +22,10 @@ from demos.vos.appearance import Appearance, distances, pixels_of
 from demos.vos.embedded import EmbeddedProposals, Follower
 from demos.vos.given import masks_from_boxes, read_first_masks
 from demos.vos.images import PALETTE, read_labels, write_labels
+from demos.vos.model import Matching
 from demos.vos.options import SHIPPED
 from demos.vos.pictures import write_video
-from demos.vos.track import COLUMNS, Sightings
+from demos.vos.track import COLUMNS, Sightings, TrackRun
 from demos.vos.train import load_features, load_unmatched_costs
 from demos.vos.video import Video
 from difflayers.metrics import jaccard
@@ -129,6 +133,45 @@ def test_a_run_that_was_stopped_goes_on_as_it_would_have(
     assert (tmp_path / "parts" / "objects.csv").read_bytes() == (tmp_path / "whole" / "objects.csv").read_bytes()
     for path in (tmp_path / "whole" / "masks").iterdir():
         assert path.read_bytes() == (tmp_path / "parts" / "masks" / path.name).read_bytes()
+
+
+class LongVideo(Video):
+    """A square that moves to and fro; counts how many of the frames that it has given are still held by somebody."""
+
+    def __init__(self, path: Path, count: int) -> None:
+        self.path, self.fps, self._most, self.count, self.size = path, 24.0, None, count, (32, 48)
+        self.alive = self.most_alive = 0
+        self.first = next(self.frames())[1]
+
+    def _from(self, start: int) -> Iterator[tuple[str, np.ndarray]]:
+        for t in range(start, self.count):
+            frame = np.full((*self.size, 3), 90, np.uint8)
+            frame[10:16, 10 + t % 20 : 16 + t % 20] = 200, 30, 30
+            self.alive += 1
+            self.most_alive = max(self.alive, self.most_alive)
+            weakref.finalize(frame, self._gone)
+            yield f"{t:05d}", frame
+
+    def _gone(self) -> None:
+        self.alive -= 1
+
+
+def test_a_long_video_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> None:
+    video, features = LongVideo(tmp_path / "long", 80), load_features(SHIPPED)
+    first = (video.first[..., 0] == 200).astype(np.uint8)
+    proposals = EmbeddedProposals(top=2)
+    matching = Matching("dmm", features.config)
+    run = TrackRun(video, first, features, matching, proposals.regions, proposals.follower(), tmp_path / "out")
+    tensors, numbers = {}, []
+    for t, _, labels in run.steps():
+        if t in (20, 70):
+            gc.collect()
+            tensors[t] = sum(one.numel() for one in gc.get_objects() if issubclass(type(one), torch.Tensor))
+        numbers.append(int((labels > 0).sum()))
+    assert len(numbers) == 80 and numbers[0] == 36
+    # Six for the contact sheet, the first, the last of the follower, and those of the loops.
+    assert video.most_alive <= 12
+    assert tensors[70] <= 1.05 * tensors[20]
 
 
 def test_the_truth_of_some_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
