@@ -21,7 +21,10 @@ PROGRAM = "python -m demos.reid"
 RUNS_NAME, SUMMARY_NAME, PICTURE_NAME = "runs.csv", "summary.csv", "accuracy.png"
 
 _EXPERIMENTS = ("labels", "outcomes", "counts")
-_METHODS = ("pairs", "structured", "hard", "rows", "sinkhorn", "dmm", "quadratic-0.05", "quadratic-1")
+_METHODS = (
+    *("pairs", "structured", "structured-entropic", "hinge", "hard", "rows", "sinkhorn"),
+    *("dmm", "quadratic-0.05", "quadratic-1", "entropic", "blackbox", "straight-through"),
+)
 _QUICK = {"seeds": 2, "train": (256,), "steps": 150, "tuning_worlds": 1, "test": 300}
 _FULL = {"seeds": 5, "train": (64, 256, 1024), "steps": 400, "tuning_worlds": 1, "test": 500}
 
@@ -48,17 +51,22 @@ experiments:
 methods:
   pairs           binary cross-entropy of each pair by itself (of outcomes: do they agree?)
   rows            cross-entropy of a softmax of each row (InfoNCE): no layer
-  structured      labels only: Fenchel-Young loss of the quadratic matching, which needs its
-                  solution but not its derivative
+  structured, structured-entropic
+                  labels only: Fenchel-Young loss of the quadratic or the entropic matching, which
+                  needs its solution but not its derivative
+  hinge           labels only: structured hinge loss of the exact matching, with a margin of 1
   hard            outcomes only: rows, with labels by functional.hungarian among the pairs
                   whose outcomes agree, found anew at every step
   sinkhorn        through Sinkhorn's algorithm, 20 rounds unrolled
   dmm             through DMMMatching()
   quadratic-0.05, quadratic-1
                   through QuadraticMatching(gamma)
+  entropic        through EntropicMatching(1)
+  blackbox, straight-through
+                  through ExactMatching, with either of its gradients
 
 What goes through an X, rows included, has a choice of two losses, -log X or (X - X*)^2 (of
-outcomes: of X P; of counts: the square alone). The loss, the learning rate and the first scale of the similarities are
+outcomes: of X P; of counts, and of the exact matching, the square alone). The loss, the learning rate and the first scale of the similarities are
 tuned over one grid, for each method and number of training problems, in worlds of their own.
 
 examples:
@@ -156,14 +164,14 @@ def _table(table: list[dict[str, Any]], study: Study) -> str:
 
     for experiment in dict.fromkeys(row["experiment"] for row in table):
         lines.append(
-            f"\n{experiment:16}{'train':>6}{'hungarian %':>15}{'lead over rows':>16}{'greedy %':>14}{'argmax %':>14}"
+            f"\n{experiment:20}{'train':>6}{'hungarian %':>15}{'lead over rows':>16}{'greedy %':>14}{'argmax %':>14}"
             f"{'loss':>15}{'lr':>7}{'scale':>7}{'ms a step':>11}"
         )
         for row in table:
             if row["experiment"] == experiment:
                 times = study.step_seconds[experiment, row["method"]]
                 lines.append(
-                    f"{row['method']:16}{row['train']:6}{percent(row, 'hungarian'):>15}{percent(row, 'lead'):>16}"
+                    f"{row['method']:20}{row['train']:6}{percent(row, 'hungarian'):>15}{percent(row, 'lead'):>16}"
                     f"{percent(row, 'greedy'):>14}{percent(row, 'argmax'):>14}{row['loss']:>15}{row['lr']:7g}{row['scale']:7g}"
                     f"{1e3 * sorted(times)[len(times) // 2]:11.2f}"
                 )

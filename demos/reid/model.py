@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from demos.reid.data import OBSERVED, Problems
-from difflayers import DMMMatching, QuadraticMatching, functional
+from difflayers import DMMMatching, EntropicMatching, ExactMatching, QuadraticMatching, functional
 
 FLOOR = 0.01
 """A layer's X may be exactly 0 where it should not be; X mixed with so much of the uniform assignment has a logarithm."""
@@ -65,10 +66,10 @@ Loss = Callable[[Tensor, Problems, Features], Tensor]
 
 @dataclass(frozen=True)
 class Assignment:
-    """A relaxed assignment X of similarities S, and its logarithm."""
+    """An assignment X of similarities S, and its logarithm, where that has a gradient."""
 
     X: Callable[[Tensor], Tensor]
-    log: Callable[[Tensor], Tensor]
+    log: Callable[[Tensor], Tensor] | None
 
 
 def _through(layer: nn.Module) -> Assignment:
@@ -79,12 +80,20 @@ def _through(layer: nn.Module) -> Assignment:
     return Assignment(lambda S: layer(-S), log)
 
 
+def _exact(layer: ExactMatching) -> Assignment:
+    # X is 0 or 1: its logarithm says nothing that its square does not.
+    return Assignment(lambda S: layer(-S), None)
+
+
 ASSIGNMENTS = {
     "rows": Assignment(lambda S: S.softmax(-1), lambda S: S.log_softmax(-1)),
     "sinkhorn": Assignment(lambda S: log_sinkhorn(S).exp(), log_sinkhorn),
     "dmm": _through(DMMMatching()),
     "quadratic-0.05": _through(QuadraticMatching()),
     "quadratic-1": _through(QuadraticMatching(1.0)),
+    "entropic": _through(EntropicMatching(1.0)),
+    "blackbox": _exact(ExactMatching(strength=200.0)),
+    "straight-through": _exact(ExactMatching("straight-through")),
 }
 """Every method that has an X to differentiate."""
 
@@ -119,18 +128,25 @@ def _labels(assignment: Assignment) -> dict[str, Loss]:
     def square(S: Tensor, problems: Problems, net: Features) -> Tensor:
         return (assignment.X(S) - _one_hot(problems.match, S.shape[-1])).square().sum(-1).mean()
 
-    return {"log": lambda S, problems, net: _cross_entropy(assignment.log(S), problems.match), "square": square}
+    if assignment.log is None:
+        return {"square": square}
+    log_X = assignment.log
+    return {"log": lambda S, problems, net: _cross_entropy(log_X(S), problems.match), "square": square}
 
 
 def _outcomes(assignment: Assignment) -> dict[str, Loss]:
     """X P, with P the outcomes of the proposals, one-hot, against the outcomes of the templates."""
 
-    def log(S: Tensor, problems: Problems, net: Features) -> Tensor:
-        return -assignment.log(S).masked_fill(~_agreement(problems), -math.inf).logsumexp(-1).mean()
-
     def square(S: Tensor, problems: Problems, net: Features) -> Tensor:
         truth, P = one_hot_outcomes(problems)
         return (assignment.X(S) @ P - truth).square().sum(-1).mean()
+
+    if assignment.log is None:
+        return {"square": square}
+    log_X = assignment.log
+
+    def log(S: Tensor, problems: Problems, net: Features) -> Tensor:
+        return -log_X(S).masked_fill(~_agreement(problems), -math.inf).logsumexp(-1).mean()
 
     return {"log": log, "square": square}
 
@@ -149,13 +165,16 @@ def _pairs_loss(S: Tensor, truth: Tensor, net: Features) -> Tensor:
     return nn.functional.binary_cross_entropy_with_logits(S + net.bias, truth)
 
 
-def _structured_loss(S: Tensor, problems: Problems, net: Features, gamma: float = 1.0) -> Tensor:
-    """The Fenchel-Young loss of the quadratic matching: its gradient in S is X - X*, and X is not differentiated."""
-    truth = _one_hot(problems.match, S.shape[-1])
-    with torch.no_grad():
-        X = functional.quadratic_matching(-S, gamma)
-    rest = truth.square().sum() - X.square().sum()
-    return (((X - truth) * S).sum() + 0.5 * gamma * rest) / problems.match.numel()
+def _structured(regularizer: Literal["quadratic", "entropic", "none"], margin: float = 0.0) -> Loss:
+    """The Fenchel-Young loss of a matching layer: its gradient in S is X - X*, and X is not differentiated."""
+
+    def loss(S: Tensor, problems: Problems, net: Features) -> Tensor:
+        total = functional.matching_loss(
+            -S, problems.match, regularizer, gamma=1.0, epsilon=1.0, margin=margin, reduction="sum"
+        )
+        return total / problems.match.numel()
+
+    return loss
 
 
 def _hard_loss(S: Tensor, problems: Problems, net: Features) -> Tensor:
@@ -179,6 +198,9 @@ _TITLES = {
     "dmm": "through DMMMatching",
     "quadratic-0.05": "through QuadraticMatching(0.05)",
     "quadratic-1": "through QuadraticMatching(1)",
+    "entropic": "through EntropicMatching(1)",
+    "blackbox": "through ExactMatching, blackbox",
+    "straight-through": "through ExactMatching, straight-through",
 }
 
 EXPERIMENTS: dict[str, dict[str, Method]] = {
@@ -187,7 +209,9 @@ EXPERIMENTS: dict[str, dict[str, Method]] = {
             "pairs, one by one",
             {"log": lambda S, problems, net: _pairs_loss(S, _one_hot(problems.match, S.shape[-1]), net)},
         ),
-        "structured": Method("Fenchel-Young loss", {"fenchel-young": _structured_loss}),
+        "structured": Method("Fenchel-Young loss, quadratic", {"fenchel-young": _structured("quadratic")}),
+        "structured-entropic": Method("Fenchel-Young loss, entropic", {"fenchel-young": _structured("entropic")}),
+        "hinge": Method("structured hinge loss", {"hinge": _structured("none", margin=1.0)}),
         **{name: Method(title, _labels(ASSIGNMENTS[name])) for name, title in _TITLES.items()},
     },
     "outcomes": {

@@ -14,12 +14,17 @@ from demos.reid.model import EXPERIMENTS
 _STYLES = {
     "pairs": ("#8a8f98", ":", "s"),
     "structured": ("#8d6cab", ":", "D"),
+    "structured-entropic": ("#5b3f78", ":", "^"),
+    "hinge": ("#c29ddb", ":", "v"),
     "hard": ("#8d6cab", ":", "D"),
     "rows": ("#222222", "--", "o"),
     "sinkhorn": ("#3b9b6d", "-", "^"),
     "dmm": ("#2a6fbb", "-", "o"),
     "quadratic-0.05": ("#f0b27a", "-", "v"),
     "quadratic-1": ("#d9622b", "-", "v"),
+    "entropic": ("#1f6e4a", "-", "s"),
+    "blackbox": ("#b5485d", "-", "P"),
+    "straight-through": ("#e3a0ad", "-", "X"),
 }
 _TITLES = {
     "labels": "learnt from matches",

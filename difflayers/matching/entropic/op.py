@@ -91,12 +91,15 @@ class EntropicFunction(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.free_row = inputs[6] and not inputs[5]
+        ctx.set_materialize_grads(False)  # `matching_loss` holds X for second derivatives, and has no first one in it
         kept = output[0], inputs[1], output[1], output[2], output[3]
         ctx.save_for_backward(*kept)
         ctx.save_for_forward(*kept)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor | None, *unused: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return (None,) * 9
         X, epsilon, _, _, tight = ctx.saved_tensors
         Y, _, _ = _EntropicCentre.apply(X, tight, grad, ctx.free_row)
         for_cost = -Y / epsilon[:, None, None]

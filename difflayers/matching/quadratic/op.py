@@ -78,11 +78,14 @@ class QuadraticFunction(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         X, rows, columns, steps, residuals = output
         ctx.mark_non_differentiable(rows, columns, steps, residuals)
+        ctx.set_materialize_grads(False)  # `matching_loss` holds X for second derivatives, and has no first one in it
         ctx.save_for_backward(X, columns, inputs[1])
         ctx.save_for_forward(X, columns, inputs[1])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor | None, *unused: Tensor) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return (None,) * 8
         X, columns, gamma = ctx.saved_tensors
         along = -_Jacobian.apply(X.detach(), columns, grad) / gamma[:, None, None].to(X.dtype)
         return along, (along * X).sum((1, 2)).to(gamma.dtype), None, None, None, None, None, None
