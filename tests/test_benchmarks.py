@@ -8,7 +8,7 @@ import torch
 from benchmarks.__main__ import main
 from benchmarks.gpu import cases as gpu_cases
 from benchmarks.matching.cases import _cvxpylayer, _learns, sinkhorn
-from benchmarks.matching.exact import lapx_batch, scipy_loop
+from benchmarks.matching.exact import lapx_batch, scipy_loop, torch_linear_assignment
 from benchmarks.matching.instances import mask_costs, random_costs
 from benchmarks.maxsat.cases import exact, random_clauses, restarts
 from benchmarks.registry import CASES, ON_GPU, machine, seconds
@@ -63,7 +63,7 @@ def test_peers_of_matching_solve_the_same_problem() -> None:
 def test_peers_of_exact_matching_solve_the_same_problem() -> None:
     for n, m in ((4, 4), (4, 6)):
         cost = random_costs(3, n, m, dtype=torch.float32)
-        for peer in (scipy_loop, lapx_batch):
+        for peer in (scipy_loop, lapx_batch, torch_linear_assignment):
             assert torch.equal(peer(cost), functional.assign(cost))
 
 

@@ -1,4 +1,4 @@
-"""What is measured of exact matching: time against scipy and lapx, at several sizes and kinds of costs."""
+"""What is measured of exact matching: time against scipy, lapx and torch-linear-assignment, at several sizes."""
 
 from collections.abc import Callable, Iterator
 
@@ -12,7 +12,6 @@ from difflayers import functional
 
 
 def scipy_loop(cost: Tensor) -> Tensor:
-    """What torch-linear-assignment does on CPU, too."""
     from scipy.optimize import linear_sum_assignment
 
     return torch.stack([torch.from_numpy(linear_sum_assignment(one)[1]) for one in cost.numpy()])
@@ -28,6 +27,13 @@ def lapx_batch(cost: Tensor) -> Tensor:
     return torch.stack([torch.as_tensor(j[np.argsort(i)]) for i, j in zip(rows, columns, strict=True)])
 
 
+def torch_linear_assignment(cost: Tensor) -> Tensor:
+    """On a CPU a loop over scipy, too."""
+    from torch_linear_assignment import batch_linear_assignment
+
+    return batch_linear_assignment(cost)
+
+
 COSTS: dict[str, Callable[[int, int, int], Tensor]] = {
     "uniform": lambda B, n, m: random_costs(B, n, m, dtype=torch.float32),
     "integers below 100": lambda B, n, m: (100 * random_costs(B, n, m, dtype=torch.float32)).floor(),
@@ -36,7 +42,7 @@ COSTS: dict[str, Callable[[int, int, int], Tensor]] = {
 
 @case("matching-exact")
 def exact() -> Iterator[Row]:
-    """Milliseconds a batch of exact assignments, float32: `functional.assign` against a loop over scipy and lapx's batch."""
+    """Milliseconds a batch of exact assignments, float32: `functional.assign` against scipy in a loop and batches of others."""
     for B, n, m in (
         (1, 2, 3),
         (1, 10, 50),
@@ -53,6 +59,7 @@ def exact() -> Iterator[Row]:
             solved = seconds(lambda cost=cost: functional.solve_exact(cost), repeats=repeats)[0]  # type: ignore[misc]
             scipy = seconds(lambda cost=cost: scipy_loop(cost), repeats=min(repeats, 9) // 2)[0]  # type: ignore[misc]
             lapx = seconds(lambda cost=cost: lapx_batch(cost), repeats=min(repeats, 9) // 2)[0]  # type: ignore[misc]
+            tla = seconds(lambda cost=cost: torch_linear_assignment(cost), repeats=min(repeats, 9) // 2)[0]  # type: ignore[misc]
             yield {
                 "costs": name,
                 "B": B,
@@ -65,4 +72,6 @@ def exact() -> Iterator[Row]:
                 "scipy ratio": scipy / ours,
                 "lapx ms": 1e3 * lapx,
                 "lapx ratio": lapx / ours,
+                "torch-linear-assignment ms": 1e3 * tla,
+                "torch-linear-assignment ratio": tla / ours,
             }

@@ -66,7 +66,8 @@ methods:
                   through ExactMatching, with either of its gradients
 
 What goes through an X, rows included, has a choice of two losses, -log X or (X - X*)^2 (of
-outcomes: of X P; of counts, and of the exact matching, the square alone). The loss, the learning rate and the first scale of the similarities are
+outcomes: of X P; of counts, and of the exact matching, the square alone). The loss, the
+learning rate and the first scale of the similarities are
 tuned over one grid, for each method and number of training problems, in worlds of their own.
 
 examples:

@@ -245,12 +245,12 @@ def _solve(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """X, the multipliers of its rows and columns, Newton steps and residuals, of the flattened batch."""
     options = (problems.slack, float(tolerance), max_iter, name)
-    results = QuadraticFunction.apply(problems.cost, weight, problems.templates, start, *options)
-    *_, steps, residuals = results
+    X, *others = QuadraticFunction.apply(problems.cost, weight, problems.templates, start, *options)
+    rows, columns, steps, residuals = (other.detach() for other in others)
     if require_convergence and not bool((residuals <= tolerance).all()):
         off = ~(residuals <= tolerance)
         raise RuntimeError(
             f"{int(off.sum())} of {len(residuals)} problems did not converge: their rows or columns are off by "
             f"up to {float(residuals.max()):.2g} after {int(steps.max())} Newton steps. Raise max_iter, tolerance or gamma"
         )
-    return results
+    return X, rows, columns, steps.long(), residuals

@@ -12,7 +12,7 @@ _TOLERANCE = 1e-4  # on the sums of rows and columns: a target may be a result i
 def _matching_target(target: Tensor, cost: Tensor, templates: Tensor, slack: bool) -> Tensor:
     """target (B, n, m), or indices (B, n), as a matrix like the cost (B, n, m, with `slack` one more)."""
     m = cost.shape[-1] - slack
-    Y = _one_hot(target, templates, m, cost.dtype) if target.ndim == 2 else target.to(cost.dtype)
+    Y = _one_hot(target, templates, m, cost.dtype) if target.ndim == 2 else target.to(cost.dtype).contiguous()
     Y = torch.where(templates.unsqueeze(-1), Y, 0)
     rows, columns = Y.sum(-1), Y.sum(-2)
     if not capturing(cost):
@@ -53,7 +53,7 @@ def _check(Y: Tensor, rows: Tensor, columns: Tensor, cost: Tensor, templates: Te
 
 
 def _fake(target: Tensor, cost: Tensor, templates: Tensor, slack: bool) -> Tensor:
-    return cost.new_empty(cost.shape)
+    return torch.empty_like(cost, memory_format=torch.contiguous_format)
 
 
 matching_target = define(

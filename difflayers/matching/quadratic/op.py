@@ -53,7 +53,9 @@ fold_all("quadratic_adjoint", _quadratic_adjoint)
 
 @forward_mode
 class QuadraticFunction(torch.autograd.Function):
-    """(cost, gamma, templates, start, ...) -> (X, rows, columns, steps, residuals), X differentiable as often as one likes.
+    """(cost, gamma, templates, start, ...) -> (X, rows, columns, steps, residuals).
+
+    X alone has a derivative, as often as one likes.
 
     X is the projection of -C / gamma, and J the generalised Jacobian of that, symmetric. On the support of X, where J lives,
     C is -gamma X up to a constant for each row and each full column, which J does not see: dX = -J (dC + X dgamma) / gamma.
@@ -72,32 +74,34 @@ class QuadraticFunction(torch.autograd.Function):
         max_iter: int,
         name: str,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        return _quadratic(cost, gamma, templates, start, slack, tolerance, max_iter, name)
+        X, rows, columns, steps, residuals = _quadratic(cost, gamma, templates, start, slack, tolerance, max_iter, name)
+        # Floating point all, and none marked as not differentiable: under vmap torch.func gives each a tangent.
+        return X, rows, columns, steps.double(), residuals
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        X, rows, columns, steps, residuals = output
-        ctx.mark_non_differentiable(rows, columns, steps, residuals)
+        X, _, columns, _, _ = output
         ctx.set_materialize_grads(False)  # `matching_loss` holds X for second derivatives, and has no first one in it
-        ctx.save_for_backward(X, columns, inputs[1])
-        ctx.save_for_forward(X, columns, inputs[1])
+        ctx.save_for_backward(X, columns, inputs[1], output[1])
+        ctx.save_for_forward(X, columns, inputs[1], output[1])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *unused: Tensor) -> tuple[Tensor | None, ...]:
         if grad is None:
             return (None,) * 8
-        X, columns, gamma = ctx.saved_tensors
+        X, columns, gamma, _ = ctx.saved_tensors
         along = -_Jacobian.apply(X.detach(), columns, grad) / gamma[:, None, None].to(X.dtype)
         return along, (along * X).sum((1, 2)).to(gamma.dtype), None, None, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, cost: Tensor | None, gamma: Tensor | None, *unused: Any) -> tuple[Tensor | None, ...]:
-        X, columns, weight = ctx.saved_tensors
+        X, columns, weight, rows = ctx.saved_tensors
         direction = torch.zeros_like(X) if cost is None else cost
         if gamma is not None:
             direction = direction + X * gamma[:, None, None].to(X.dtype)
         tangent = -_Jacobian.apply(X.detach(), columns, direction) / weight[:, None, None].to(X.dtype)
-        return tangent, None, None, None, None
+        zeros = (torch.zeros_like(t) for t in (rows, columns, weight.double(), weight.double()))
+        return tangent, *zeros
 
 
 @forward_mode

@@ -1,19 +1,13 @@
-"""Entropic matching among torch's own machinery, and its derivatives of both modes and orders."""
+"""Derivatives of entropic matching, of both modes and orders."""
 
-import copy
-import io
 import math
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
-from entropic_problems import make_problem
 from torch import Tensor
-from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
-from torch.testing import assert_close
+from torch.func import grad, hessian, jacfwd, jacrev
 
-from difflayers import EntropicMatching, functional
+from difflayers import functional
 
 F64 = torch.float64
 CHECK = {"eps": 1e-6, "atol": 1e-5, "rtol": 1e-4}
@@ -99,28 +93,6 @@ def loss(C: Tensor) -> Tensor:
     return solve(C).square().sum()
 
 
-def test_both_modes_under_vmap_and_nested() -> None:
-    C, T = rand(4, 3, 5), rand(4, 3, 5, seed=1)
-    want = jvp(solve, (C,), (T,))[1]
-    assert want.abs().max() > 0.1
-    assert torch.equal(vmap(lambda c, t: jvp(solve, (c,), (t,))[1])(C, T), want)
-    assert torch.equal(jvp(vmap(solve), (C,), (T,))[1], want)
-    assert torch.equal(vmap(solve)(C), solve(C))
-    assert_close(jacfwd(solve)(C[0]), jacrev(solve)(C[0]))
-    second = jacrev(grad(loss))(C[0])
-    assert_close(hessian(loss)(C[0]), second)
-    assert_close(vmap(hessian(loss))(C)[0], second)
-    product = torch.einsum("ijkl,kl->ij", second, T[0])
-    assert_close(jvp(grad(loss), (C[0],), (T[0],))[1], product)
-    assert_close(grad(lambda c: jvp(loss, (c,), (T[0],))[1])(C[0]), product)
-
-
-def test_vmap_over_options() -> None:
-    C, epsilon, unmatched = rand(4, 3, 5), 0.05 + rand(4, seed=1), rand(4, 3, seed=2)
-    got = vmap(lambda c, e, u: functional.entropic_matching(c, e, unmatched_cost=u))(C, epsilon, unmatched)
-    assert torch.equal(got, functional.entropic_matching(C, epsilon, unmatched_cost=unmatched))
-
-
 def test_what_has_no_derivative_is_refused_by_name() -> None:
     C = rand(3, 4)
     for third in (jacrev(hessian(loss)), jacrev(jacrev(grad(loss)))):
@@ -128,66 +100,6 @@ def test_what_has_no_derivative_is_refused_by_name() -> None:
             third(C)
     with pytest.raises(NotImplementedError, match="jacfwd of jacrev"):
         jacfwd(jacfwd(loss))(C)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, F64])
-@pytest.mark.parametrize("size", ["masked and forbidden", "births", "both dustbins", "empty batch"])
-def test_opcheck(size: str, dtype: torch.dtype) -> None:
-    args, (slack, births) = make_problem(size, epsilon=0.1, dtype=dtype)
-    torch.library.opcheck(OPS.entropic.default, (*args, slack, births, 1e-9, 100))
-    X, _, _, tight, _, _ = OPS.entropic(*args, slack, births, 1e-9, 100)
-    strided = torch.randn_like(X).mT.contiguous().mT
-    torch.library.opcheck(OPS.entropic_centre.default, (X, tight, strided, births and not slack))
-
-
-LAYERS: dict[str, Callable[[], EntropicMatching]] = {
-    "plain": lambda: EntropicMatching(0.1),
-    "dustbins": lambda: EntropicMatching(
-        torch.nn.Parameter(torch.tensor(0.2)), unmatched_cost=0.4, unmatched_proposal_cost=0.3
-    ),
-}
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_compile_and_export(name: str) -> None:
-    torch.compiler.reset()
-    layer, columns = LAYERS[name](), torch.arange(6) != 1
-    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager", dynamic=True)
-    for batch in (3, 5):
-        found = []
-        for call in (layer, compiled):
-            C = torch.rand(batch, 4, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
-            X = call(C, None, columns)
-            found.append((X.detach(), torch.autograd.grad(X.square().sum(), C)[0]))
-        assert_close(found[1], found[0])
-        assert found[0][1].abs().max() > 0
-    with pytest.raises(ValueError, match="cost must be finite"):
-        compiled(torch.full((3, 4, 6), math.nan), None, columns)
-    shapes: dict[str, Any] = {
-        "cost": {0: torch.export.Dim("batch", min=1)},
-        "template_mask": None,
-        "proposal_mask": None,
-    }
-    exported = torch.export.export(layer, (torch.rand(4, 4, 6), None, columns), dynamic_shapes=shapes)
-    stored = io.BytesIO()
-    torch.export.save(exported, stored)
-    stored.seek(0)
-    loaded = torch.export.load(stored).module()
-    for size in (1, 7):
-        C = torch.rand(size, 4, 6)
-        assert_close(loaded(C, None, columns), layer(C, None, columns))
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_meta_copies_autocast(name: str) -> None:
-    layer = LAYERS[name]()
-    solved = copy.deepcopy(layer).to("meta").solve(torch.empty(4, 2, 3, 5, device="meta"))
-    assert solved.value.is_meta and solved.value.shape == (4, 2, 3, 5)
-    assert solved.row_multipliers.shape == (4, 2, 3) and solved.column_multipliers.shape == (4, 2, 5)
-    C = torch.rand(2, 3, 5)
-    assert torch.equal(copy.deepcopy(layer)(C), layer(C))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(layer(C), layer(C)) and layer(C).dtype == torch.float32
 
 
 def test_a_solution_has_no_gradient_but_its_value_and_prints() -> None:
