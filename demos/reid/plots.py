@@ -36,12 +36,16 @@ _TITLES = {
 def accuracy_png(table: list[dict[str, Any]], untrained: float, seeds: int) -> bytes:
     """Draw a summary (`train.summarize`), one panel an experiment; return a PNG."""
     experiments = list(dict.fromkeys(row["experiment"] for row in table))
-    figure = Figure(figsize=(4.4 * len(experiments), 5.2), dpi=110, layout="constrained")
+    figure = Figure(figsize=(4.4 * len(experiments), 6.4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(experiments), sharey=True, squeeze=False)[0]
     counts = sorted({row["train"] for row in table})
     for experiment, axes in zip(experiments, panels, strict=True):
-        shown = [name for name in EXPERIMENTS[experiment] if any(row["method"] == name for row in table)]
+        shown = [
+            name
+            for name in EXPERIMENTS[experiment]
+            if any((row["experiment"], row["method"]) == (experiment, name) for row in table)
+        ]
         for place, name in enumerate(shown):
             rows = [row for row in table if (row["experiment"], row["method"]) == (experiment, name)]
             color, line, marker = _STYLES[name]
@@ -72,7 +76,7 @@ def accuracy_png(table: list[dict[str, Any]], untrained: float, seeds: int) -> b
         axes.xaxis.set_minor_locator(NullLocator())
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), frameon=False, fontsize=8.5)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False, fontsize=8.5)
     panels[0].set_ylabel(f"templates matched rightly, unseen problems\n(mean and deviation, {seeds} seeds)")
     panels[0].yaxis.set_major_formatter(PercentFormatter(decimals=0))
     buffer = io.BytesIO()

@@ -49,6 +49,8 @@ class Layer:
     parameters: tuple[str, ...] = ()
     solves: bool = True
     """Whether it has the verb `solve`."""
+    start: Callable[[Any], Any] | None = None
+    """A solution to the `start` of the next, where `solve` takes one."""
     half: bool = True
     """Whether float16 and bfloat16 come back as they came; else in the dtype of the parameters, under autocast alone."""
     bad: tuple[tuple[float, str], ...] = ()
@@ -112,6 +114,10 @@ class Assign(nn.Module):
         return functional.assign(cost, template_mask, proposal_mask, unmatched_cost=0.3)
 
 
+def _multipliers(solution: Any) -> tuple[Tensor, Tensor]:
+    return solution.row_multipliers, solution.column_multipliers
+
+
 def _parameter(value: float) -> nn.Parameter:
     return nn.Parameter(torch.tensor(value))
 
@@ -139,6 +145,7 @@ LAYERS: dict[str, Layer] = {
         least=2,
         parameters=("S",),
         half=False,
+        start=lambda solution: solution.vectors.detach(),
         bad=((NAN, "z must be in"),),
     ),
     "satnet, input mask": Layer(
@@ -147,6 +154,7 @@ LAYERS: dict[str, Layer] = {
         (6,),
         parameters=("S",),
         half=False,
+        start=lambda solution: solution.vectors.detach(),
         bad=((NAN, "z must be in"),),
         head=lambda: nn.Sequential(nn.Linear(30, 6), nn.Sigmoid()),
     ),
@@ -156,20 +164,21 @@ LAYERS: dict[str, Layer] = {
         unmatched=True,
         parameters=("unmatched_cost",),
     ),
-    "quadratic": _matching(lambda: QuadraticMatching(0.3)),
+    "quadratic": _matching(lambda: QuadraticMatching(0.3), start=lambda solution: solution.column_multipliers),
     "quadratic, unmatched": _matching(
         lambda: QuadraticMatching(_parameter(0.3), unmatched_cost=0.4, tolerance=1e-10, max_iter=100),
         unmatched=True,
         parameters=("gamma",),
     ),
     "projection": _matching(Projection, "X", forbids=-INF, solves=False),
-    "entropic": _matching(lambda: EntropicMatching(0.1)),
+    "entropic": _matching(lambda: EntropicMatching(0.1), start=_multipliers),
     "entropic, dustbins": _matching(
         lambda: EntropicMatching(
             _parameter(0.2), unmatched_cost=_parameter(0.4), unmatched_proposal_cost=_parameter(0.3)
         ),
         unmatched=True,
         parameters=("epsilon", "unmatched_cost", "unmatched_proposal_cost"),
+        start=_multipliers,
     ),
     "exact": _matching(
         lambda: ExactMatching(strength=1.0, unmatched_cost=_parameter(0.4)),
@@ -177,6 +186,7 @@ LAYERS: dict[str, Layer] = {
         orders=1,
         smooth=False,
         forward_mode="has no forward mode",
+        start=_multipliers,
         parameters=("unmatched_cost",),
     ),
     "straight-through": _matching(lambda: ExactMatching("straight-through"), plain=True, smooth=False),

@@ -49,11 +49,7 @@ def test_compile_of_solve(name: str) -> None:
     inputs = layer.draw(2, dtype=F32)[: layer.least]
     solve = compiled(module.solve)
     want = seeded(module.solve, *inputs)
-    starts: list[dict[str, Any]] = [{}]
-    if hasattr(want, "vectors"):
-        starts.append({"start": want.vectors.detach()})
-    elif "start" in module.solve.__code__.co_varnames:
-        starts.append({"start": (want.row_multipliers, want.column_multipliers)})
+    starts: list[dict[str, Any]] = [{}] + ([{"start": layer.start(want)}] if layer.start else [])
     for start in starts:
         got, want = seeded(solve, *inputs, **start), seeded(module.solve, *inputs, **start)
         for field, value in want._asdict().items():
