@@ -43,8 +43,8 @@ class Layer:
     forward_mode: str = ""
     """Empty where it has one; else what its refusal says."""
     forward_of_mapped: bool = True
-    """Whether jvp of vmap works, beside vmap of jvp: torch.func gives each result of a mapped function a tangent, and fails with
-    an error of its own where one is an integer, as the number of sweeps of SATNet."""
+    """Whether jvp of vmap works, beside vmap of jvp: torch.func gives each result of a mapped function a tangent, and
+    fails with an error of its own where one is an integer, as the number of sweeps of SATNet."""
     plain: bool = False
     """Whether it is made of torch's own operators, as far as derivatives go."""
     smooth: bool = True
