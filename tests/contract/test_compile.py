@@ -31,10 +31,12 @@ def test_compile_without_graph_breaks(name: str) -> None:
     others = [
         layer.inputs((5, *sizes), F32, torch.Generator().manual_seed(5)) for sizes in (layer.sizes, *layer.more_sizes)
     ]
+    largest = []
     for given in (*layer.calls(inputs), *others):
         want = value_and_gradients(module, *given)
         assert_close(value_and_gradients(fast, *given), want)
-        assert want[-1].abs().max() > 0
+        largest.append(float(want[min(1, len(want) - 1)].abs().max()))
+    assert max(largest) > 0, "there is something to compare"
     with torch.no_grad():
         assert_close(seeded(fast, *inputs), seeded(module, *inputs))
     for value, words in layer.bad:
