@@ -60,6 +60,16 @@ def check_output(path: Path, option: str, *, overwrite: bool) -> None:
         raise ValueError(f"{option}: {folder} is a directory that cannot be written to")
 
 
+def make_folder(path: Path, option: str) -> None:
+    """Make a folder, and those above it; a ``ValueError`` names the option if that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ValueError(f"{option}: {path} is a file, wanted a directory") from None
+    except OSError as error:
+        raise ValueError(f"{option}: {path} cannot be made: {error.strerror}") from None
+
+
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """Write rows of the same columns, at least one row, as CSV."""
     buffer = io.StringIO()

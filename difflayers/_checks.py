@@ -118,10 +118,15 @@ def check_tensor(
         )
     if dtypes is not None and value.dtype not in dtypes:
         raise TypeError(f"{name} must be {_one_of(dtypes)}; got {value.dtype}")
-    if values and (value.is_meta or isinstance(value, FakeTensor)):
+    if values and not holds_values(value):
         where = "on the meta device" if value.is_meta else "of FakeTensorMode"
         raise ValueError(f"{name} must hold values; got a tensor {where}, which has a shape only")
     check_device(name, value)
+
+
+def holds_values(value: Tensor) -> bool:
+    """Whether a tensor has more than a shape: it is neither on meta nor one of FakeTensorMode's."""
+    return not (value.is_meta or isinstance(value, FakeTensor))
 
 
 def as_array(name: str, value: Tensor) -> NDArray[Any]:

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from difflayers._checks import holds_values
+
 # A batch of more problems than this prints its first ones, and how many more there are.
 _ROWS = 10
 
@@ -20,7 +22,7 @@ def table(solution: Any) -> str:
     head = (
         f"{type(solution).__name__} of {count} problem{'' if count == 1 else 's'}: value {tuple(solution.value.shape)}"
     )
-    if solution.objective.is_meta or not count:
+    if not holds_values(solution.objective) or not count:
         return head
     columns = [[name, *(_text(x) for x in field.detach().flatten()[:_ROWS].cpu())] for name, field in scalars.items()]
     widths = [max(map(len, column)) for column in columns]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import difflayers
 from difflayers import Domains, functional, inference, maxsat, metrics, nn, verify
+from difflayers._checks import holds_values
 
 QUICK = settings(
     max_examples=20,
@@ -21,6 +22,8 @@ QUICK = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
+# What torch says of itself where a fake tensor meets a parameter.
+IGNORED = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 LONG = settings(QUICK, max_examples=1500, derandomize=False)
 
 COST = torch.tensor([[[0.1, 0.9, 0.4], [0.3, 0.2, 0.8]], [[0.5, 0.5, 0.5], [0.0, 1.0, 0.7]]])
@@ -63,18 +66,20 @@ def tensors(result: Any) -> Iterator[Tensor]:
 
 def no_nan(result: Any) -> bool:
     """No NaN anywhere: those that came were refused, and none was made."""
-    return not any(t.is_floating_point() and not t.is_meta and bool(t.isnan().any()) for t in tensors(result))
+    return not any(t.is_floating_point() and holds_values(t) and bool(t.isnan().any()) for t in tensors(result))
 
 
 def in_unit(result: Any) -> bool:
     value = result if isinstance(result, Tensor) else result[0]
-    return no_nan(result) and (value.is_meta or not value.numel() or -1e-5 <= value.min() <= value.max() <= 1 + 1e-5)
+    return no_nan(result) and (
+        not holds_values(value) or not value.numel() or -1e-5 <= value.min() <= value.max() <= 1 + 1e-5
+    )
 
 
 def matching(result: Any, tolerance: float = 0.0) -> bool:
     """Shares of 0 to 1, of which no template and no proposal has more than 1, but for the tolerance asked for."""
     X = result if isinstance(result, Tensor) else result[0]
-    if X.is_meta or not X.numel():
+    if not holds_values(X) or not X.numel():
         return True
     X, slack = X.double(), tolerance + (0.02 if X.dtype in (torch.float16, torch.bfloat16) else 1e-3)
     return bool((X >= -slack).all() and (X.sum(-1) <= 1 + slack).all() and (X.sum(-2) <= 1 + slack).all())
@@ -339,7 +344,8 @@ def check(name: str, changed: dict[str, Any], told: str) -> None:
         assert set(arguments) & {"path", "problem"}, problem
     elif isinstance(error, RuntimeError):
         wanted = "Clarabel did not solve" if name.startswith("verify.") else "converge"
-        assert wanted in str(error), problem
+        own = "Inference tensors cannot be saved for backward"  # torch's, of any operation
+        assert wanted in str(error) or own in str(error), problem
     else:
         assert any(re.search(rf"\b{argument}\b", str(error)) for argument in arguments), problem
 
@@ -366,11 +372,13 @@ def run(name: str, profile: settings) -> None:
     any_arguments()
 
 
+@IGNORED
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_any_arguments(name: str) -> None:
     run(name, QUICK)
 
 
+@IGNORED
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_any_arguments_at_length(name: str) -> None:

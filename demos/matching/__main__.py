@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from demos.command import guarded
+from demos.command import check_seeds, guarded
 from demos.devices import add_device, checked_device
 from demos.files import check_output, write_atomically
 from difflayers import functional
@@ -45,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
 def compare(options: argparse.Namespace) -> None:
     """Solve a random problem by every method, and write the table and the picture."""
     check_output(options.out, "--out", overwrite=options.overwrite)
+    check_seeds(options)
     device = checked_device(options.device)
     cost = torch.rand(
         options.templates, options.proposals, generator=torch.Generator().manual_seed(options.seed), dtype=torch.float64

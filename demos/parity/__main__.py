@@ -23,9 +23,9 @@ from torch.nn.functional import binary_cross_entropy
 from tqdm import tqdm
 
 from demos.checkpoints import checkpoint_errors, load_weights
-from demos.command import run
+from demos.command import check_counts, check_seeds, run
 from demos.devices import checked_device
-from demos.files import csv_rows, csv_text, write_atomically
+from demos.files import csv_rows, csv_text, make_folder, write_atomically
 from difflayers import SATNet
 
 COLUMNS = ("length", "seed", "starts", "epochs", "minutes", "test_wrong")
@@ -57,6 +57,15 @@ class Options:
     eps: float = 1e-5
     device: str = "cpu"
     """cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, "epochs", "train", "test", "batch_size", "m")
+        check_counts(self, "aux", least=0)
+        check_seeds(self, "seeds")
+        for name in ("lr", "prox_lam", "eps"):
+            if not 0 <= getattr(self, name) < float("inf") or (name == "lr" and self.lr == 0):
+                wanted = "more than 0" if name == "lr" else "0 or more"
+                raise ValueError(f"--{name.replace('_', '-')}: got {getattr(self, name)}, wanted {wanted}")
 
 
 def draw_sequences(length: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -146,7 +155,7 @@ def study(options: Options) -> None:
     """Train what is not there yet, and print the table."""
     torch.set_num_threads(1)  # a layer this small gains nothing from more
     checked_device(options.device)
-    options.output.mkdir(parents=True, exist_ok=True)
+    make_folder(options.output, "--output")
     table = options.output / "results.csv"
     rows = _finished(table)
     for length in options.lengths:

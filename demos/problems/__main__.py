@@ -18,8 +18,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from demos.command import run
-from demos.files import csv_text, write_atomically
+from demos.command import check_counts, check_seeds, run
+from demos.files import csv_text, make_folder, write_atomically
 from demos.problems.kinds import KINDS, Kind
 from demos.tables.model import Run, Training, learn, scores, searched
 from difflayers.inference import Answers, solve_exactly
@@ -45,9 +45,8 @@ class Options:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("test", "boards", "epochs", "paths"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"--{name}: got {value}, wanted 1 or more")
+        check_counts(self, "test", "boards", "epochs", "paths")
+        check_seeds(self)
 
 
 def right(kind: Kind, values: Tensor, truth: Tensor, given: Tensor) -> float:
@@ -102,7 +101,7 @@ def study(name: Name, options: Options) -> dict[str, object]:
 
 def act(options: Options) -> None:
     """Study what is not there yet, and print the table."""
-    options.output.mkdir(parents=True, exist_ok=True)
+    make_folder(options.output, "--output")
     table = options.output / "results.csv"
     rows: list[dict[str, object]] = list(csv.DictReader(table.read_text().splitlines())) if table.exists() else []
     for name in options.kinds:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from demos.command import guarded
 from demos.devices import add_device, checked_device
-from demos.files import csv_text, write_atomically
+from demos.files import csv_text, make_folder, write_atomically
 
 # torch and numba are imported after the options are read, so that --help answers at once.
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     config, device = _config(arguments), checked_device(arguments.device)
     torch.set_num_threads(1)  # networks this small gain nothing from more
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out, "--out")
     started = time.perf_counter()
     runs: list[Run] = []
     with progress_bar(config.trainings(), "", " trainings") as bar:

@@ -54,8 +54,9 @@ class Config:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "seeds", "tuning_worlds", "test"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name.replace('_', '-')}: got {getattr(self, name)}, wanted 1 or more")
+            if not 1 <= (value := getattr(self, name)) < 2**31:
+                wanted = "1 or more" if value < 1 else "at most 2**31 - 1"
+                raise ValueError(f"{name.replace('_', '-')}: got {value}, wanted {wanted}")
         if self.seeds > FIRST_TUNING_SEED:
             raise ValueError(f"seeds: got {self.seeds}, wanted at most {FIRST_TUNING_SEED}")
         if not self.train or min(self.train) < 1 or len(set(self.train)) < len(self.train):

@@ -366,6 +366,8 @@ def generate(
         )
     if count < 0:
         raise ValueError(f"count: got {count}, wanted 0 or more")
+    if count >= 2**31:
+        raise ValueError(f"count: got {count}, wanted at most 2**31 - 1")
     if not 0 <= seed < 1 << 64:
         raise ValueError(f"seed: got {seed}, wanted 0 or more and less than 2**64")
     distinct_solutions = box == 3 and grids is None

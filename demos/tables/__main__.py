@@ -18,9 +18,9 @@ from typing import Annotated
 
 import tyro
 
-from demos.command import run
+from demos.command import check_counts, check_seeds, run
 from demos.devices import checked_device
-from demos.files import check_output, write_atomically
+from demos.files import check_output, make_folder, write_atomically
 from demos.tables.model import Training, fill, load, train
 from demos.tables.table import domains_of, encode, read, write
 
@@ -54,6 +54,10 @@ class Complete:
     paths: int = 10
     """Attempts of the search for a row."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_counts(self, "paths")
+        check_seeds(self)
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def act(command: Train | Complete | Check | ListRules) -> int:
         device = checked_device(command.device)
         rows = read(command.file).without(command.ignore)
         domains = domains_of(rows)
-        command.output.mkdir(parents=True, exist_ok=True)
+        make_folder(command.output, "--output")
         learnt = train(domains, encode(rows, domains)[0], command.training, command.output, device)
         print(f"{len(rows.cells):,} rows, {len(domains)} columns, {domains.bits} bits: {len(learnt.rules):,} rules")
         told = "tells" if learnt.limit.separates else "does not tell"

@@ -15,6 +15,7 @@ from torch.nn.functional import binary_cross_entropy
 from tqdm import tqdm
 
 from demos.checkpoints import checkpoint_errors, load_weights, read_checkpoint, with_prefix
+from demos.command import check_counts, check_seeds
 from demos.files import write_atomically
 from demos.schedule import set_cosine_rate
 from difflayers import Domains, SATNet
@@ -52,11 +53,9 @@ class Training:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "m", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')}: got {getattr(self, name)}, wanted 1 or more")
-        if self.aux < 0:
-            raise ValueError(f"--aux: got {self.aux}, wanted 0 or more")
+        check_counts(self, "epochs", "m", "batch_size")
+        check_counts(self, "aux", least=0)
+        check_seeds(self)
         if not 2 <= self.longest <= 8:
             raise ValueError(f"--longest: got {self.longest}, wanted 2 to 8")
         for name in ("lr", "false_rules"):

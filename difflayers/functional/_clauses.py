@@ -15,6 +15,7 @@ from difflayers._checks import (
     check_same_device,
     check_size,
     check_tensor,
+    holds_values,
 )
 from difflayers.maxsat.instance import Instance
 from difflayers.maxsat.relaxation import columns
@@ -138,7 +139,7 @@ def hyperplane_rounding(
         raise ValueError(f"V must have shape (..., N, k) and S (N, m); got {tuple(V.shape)} and {tuple(S.shape)}")
     check_size("rounds", rounds)
     V, S = V.detach(), S.detach()
-    if not V.is_meta and not (V.isfinite().all() and S.isfinite().all()):
+    if holds_values(V) and holds_values(S) and not (V.isfinite().all() and S.isfinite().all()):
         raise ValueError("V and S must be finite; got NaN or inf")
     best = V.new_full(V.shape[:-2], math.inf)
     x = V.new_ones(V.shape[:-1])
@@ -150,7 +151,7 @@ def hyperplane_rounding(
         value = (signs @ S).square().sum(-1)
         better = value < best
         best, x = torch.where(better, value, best), torch.where(better[..., None], signs, x)
-    if not V.is_meta and best.isinf().any():
+    if holds_values(best) and best.isinf().any():
         raise ValueError(f"S must be small enough for its objective in {S.dtype}; got entries up to {S.abs().max():g}")
     return x, best
 

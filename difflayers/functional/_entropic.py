@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from difflayers._checks import check_number, check_same_device, check_size, check_tensor
+from difflayers._checks import check_number, check_same_device, check_size, check_tensor, holds_values
 from difflayers._solution import table
 from difflayers.matching.entropic import plain
 from difflayers.matching.entropic.op import EntropicFunction
@@ -222,7 +222,7 @@ def _solve(
         problems.slack, births, float(tolerance), max_iter,
     )  # fmt: skip
     alpha, beta, _, iterations, residual = (other.detach() for other in others)
-    if require_convergence and not bool((residual <= tolerance).all()):
+    if require_convergence and holds_values(residual) and not bool((residual <= tolerance).all()):
         raise RuntimeError(
             f"{int((~(residual <= tolerance)).sum())} of {len(residual)} problems did not converge: their constraints are "
             f"off by up to {float(residual.max()):.2g} after {int(iterations.max())} passes. Costs very large against "
@@ -253,7 +253,7 @@ def _prices(start: tuple[Tensor, Tensor] | None, problems: Problems, births: boo
             raise ValueError(
                 f"{name} must have shape {tuple(wanted)} or broadcast to it; got {tuple(tensor.shape)}"
             ) from None
-        if not tensor.is_meta and not torch.compiler.is_compiling() and not bool(tensor.isfinite().all()):
+        if holds_values(tensor) and not torch.compiler.is_compiling() and not bool(tensor.isfinite().all()):
             raise ValueError(f"{name} must be finite; got {tensor[~tensor.isfinite()][0].item()}")
     rows = start[0].detach().double().broadcast_to(shapes[0]).reshape(problems.templates.shape)
     rows = torch.where(problems.templates, rows, 0)

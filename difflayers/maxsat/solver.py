@@ -297,9 +297,13 @@ def _instance(problem: object, n: int | None, weights: Sequence[float] | np.ndar
                     f"{name} must be None with a {type(problem).__name__}, which says it itself; got {value!r}"
                 )
         return problem if isinstance(problem, Instance) else read(problem)
-    if isinstance(problem, bytes | bytearray) or not isinstance(problem, Iterable):
+    try:
+        rows = None if isinstance(problem, bytes | bytearray) else list(problem)  # type: ignore[call-overload]
+    except TypeError:
+        rows = None
+    if rows is None:
         raise TypeError(f"problem must be a path, an Instance or clauses; got {type(problem).__name__}")
-    return Instance.from_clauses(problem, n, weights)
+    return Instance.from_clauses(rows, n, weights)
 
 
 def _bar(steps: range, progress: bool, name: str) -> Iterable[int]:

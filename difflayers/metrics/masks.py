@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from difflayers._backends import run_threads
-from difflayers._checks import as_array
+from difflayers._checks import LARGEST_NUMBER, as_array, shown
 from difflayers.metrics import kernels
 
 Masks: TypeAlias = NDArray[np.bool_] | NDArray[np.integer[Any]] | Tensor
@@ -96,6 +96,8 @@ def boundary_f(
         raise TypeError(f"tolerance must be a number; got {type(tolerance).__name__}")
     if not 0 < tolerance < math.inf:
         raise ValueError(f"tolerance must be a positive number; got {tolerance}")
+    if tolerance > LARGEST_NUMBER:
+        raise ValueError(f"tolerance must be at most {LARGEST_NUMBER:g}; got {shown(tolerance)}")
     g, m, out, taken, voids = _prepared(truth, prediction, void)
     height, width = g.shape[-2:]
     radius = tolerance if tolerance >= 1 else math.ceil(tolerance * math.hypot(height, width))

@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from difflayers._checks import holds_values
+
 
 def hold(module: nn.Module, name: str, value: float | Tensor | None) -> None:
     """Make it an attribute: a Parameter is registered as one, any other tensor as a buffer; both move with the module."""
@@ -16,5 +18,5 @@ def shown(value: float | Tensor) -> str:
     if not isinstance(value, Tensor):
         return f"{value:g}"
     kind = "Parameter" if isinstance(value, nn.Parameter) else "tensor"
-    of = f"{value.item():g}" if value.numel() == 1 and not value.is_meta else f"shape {tuple(value.shape)}"
+    of = f"{value.item():g}" if value.numel() == 1 and holds_values(value) else f"shape {tuple(value.shape)}"
     return f"{kind}({of})"
