@@ -133,7 +133,7 @@ def _matching(
         make,
         _costs,
         (3, 5),
-        more_sizes=((4, 6), (2, 9)),
+        more_sizes=((4, 6),),
         head=lambda: nn.Sequential(nn.Linear(30, 15), nn.Unflatten(-1, (3, 5))),
         bad=tuple(bad),
         **options,

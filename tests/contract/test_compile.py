@@ -58,7 +58,7 @@ def test_compile_of_solve(name: str) -> None:
             assert_close(getattr(got, field), value)
 
 
-@pytest.mark.parametrize("name", [name for name, layer in LAYERS.items() if layer.head])
+@pytest.mark.parametrize("name", ["satnet, input mask", "dmm", "entropic"])  # each by itself is compiled above
 def test_compile_of_a_network_around_it(name: str) -> None:
     layer = LAYERS[name]
     assert layer.head is not None
