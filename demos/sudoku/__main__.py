@@ -210,7 +210,7 @@ def _show_large(arguments: argparse.Namespace, output: Path) -> None:
     with torch.no_grad():
         seen = net.read(*net.inputs(boards)).argmax(-1).cpu().numpy().astype(np.int8) + 1
     misread = ((seen != boards.puzzles) & (boards.puzzles != 0)).sum(1)
-    answers = to_boards(read_jointly(net, boards, limit, readings=20, paths=0).values)
+    answers = to_boards(read_jointly(net, boards, limit, readings=20, paths=1).values)
     right = (answers == boards.solutions).all(1)
     # The first that is misread and right in the end, if there is one.
     chosen = int(((misread > 0) * (1 + right)).argmax())
