@@ -380,6 +380,8 @@ def run_eval(arguments: argparse.Namespace) -> int:
 
     if arguments.rounding is not None and arguments.joint:
         raise ValueError("--rounding, --joint: got both, wanted one of the two")
+    if arguments.solutions is not None and (not arguments.search or arguments.joint or arguments.rounding is not None):
+        raise ValueError("--solutions: got it without --search alone, which propagates rules")
     if arguments.failures is not None:
         check_output(arguments.failures, "--failures", overwrite=arguments.overwrite)
     if arguments.append is not None:
@@ -527,7 +529,9 @@ def _evaluate_inference(
 ) -> tuple[Result, Answers]:
     """Evaluate --search, --rounding or --joint."""
     from demos.sudoku.evaluation import evaluate_joint, evaluate_search
+    from demos.sudoku.extraction import learn_rules
     from demos.sudoku.images import ImageBoards
+    from demos.sudoku.model import satnet_of
 
     if checkpoint.limit is None:
         print("the run set no limit of the learnt objective, so that nothing is accepted", flush=True)
@@ -541,10 +545,14 @@ def _evaluate_inference(
             ("--search: alone it", "--joint too") if arguments.rounding is None else ("--rounding: it", "--joint")
         )
         raise ValueError(f"{name} solves puzzles of digits, wanted {wanted} for a network that reads images")
+    rules = None
+    if arguments.solutions is not None:
+        rules = learn_rules(satnet_of(net), _solved_boards(arguments, checkpoint))
     return evaluate_search(
         net,
         boards,
         checkpoint.limit,
+        rules=rules,
         roundings=arguments.rounding,
         paths=arguments.paths if arguments.search else None,
         starts=arguments.starts,

@@ -19,7 +19,14 @@ Result = dict[str, str | float | int | None]
 
 
 def search(
-    net: Net, puzzles: Int8Array, limit: float | None, *, paths: int, starts: int = 4, seed: int = 0
+    net: Net,
+    puzzles: Int8Array,
+    limit: float | None,
+    *,
+    paths: int,
+    starts: int = 4,
+    seed: int = 0,
+    rules: inference.Rules | None = None,
 ) -> inference.Answers:
     """Complete puzzles, (count, N ** 2), by :func:`difflayers.inference.search`."""
     solver = satnet_of(net)
@@ -28,6 +35,7 @@ def search(
         domains_of(solver.box),
         *to_values(puzzles),
         limit=limit,
+        rules=rules,
         paths=paths,
         starts=starts,
         generator=torch.Generator().manual_seed(seed),
@@ -113,14 +121,22 @@ def told(found: inference.Answers, right: NDArray[np.bool_]) -> Result:
 
 
 def evaluate_search(
-    net: Net, boards: Boards, limit: float | None, *, roundings: int | None, paths: int | None, starts: int, seed: int
+    net: Net,
+    boards: Boards,
+    limit: float | None,
+    *,
+    roundings: int | None,
+    paths: int | None,
+    starts: int,
+    seed: int,
+    rules: inference.Rules | None = None,
 ) -> tuple[Result, inference.Answers]:
-    """Evaluate rounding (``roundings``), search (``paths``) or both, one after the other."""
+    """Evaluate rounding (``roundings``), search (``paths``, and ``rules`` that it propagates) or both, one after the other."""
     start = time.perf_counter()
     if roundings is None:
         assert paths is not None
-        most, method = paths, f"search, at most {paths} paths"
-        found = search(net, boards.puzzles, limit, paths=paths, starts=starts, seed=seed)
+        most, method = paths, f"search, at most {paths} paths" + ("" if rules is None else f", {len(rules):,} rules")
+        found = search(net, boards.puzzles, limit, paths=paths, starts=starts, seed=seed, rules=rules)
     elif paths is None:
         most, method = roundings, f"at most {roundings} roundings, local search"
         found = round_best(net, boards.puzzles, limit, roundings=roundings, seed=seed)

@@ -251,6 +251,12 @@ def build_parser() -> argparse.ArgumentParser:
         "with --search: search if none is accepted",
     )
     evaluate.add_argument(
+        "--solutions",
+        metavar="FILE",
+        help="with --search: CSV with the columns puzzle and solution; rules extracted from the layer and these solved boards "
+        "are propagated in the search",
+    )
+    evaluate.add_argument(
         "--joint",
         action="store_true",
         help="for a network that reads images: try readings from the most probable down until the learnt objective "

@@ -168,7 +168,9 @@ def check_rules(rules: Rules | None, domains: Domains) -> Rules | None:
 class Propagator:
     """Unit propagation on a batch: what follows from known literals by clauses of which all literals but one are false.
 
-    A state holds the literals that are known to be true, (B, 2 n): first the bits, then their negations.
+    With failed-literal probing more follows: each unknown literal is assumed, and where unit propagation then contradicts the
+    clauses, its negation is known. A state holds the literals that are known to be true, (B, 2 n): first the bits, then their
+    negations.
     """
 
     def __init__(self, rules: Rules) -> None:
@@ -182,9 +184,14 @@ class Propagator:
         self._clauses = np.arange(len(places)).repeat(lengths)[order]
         self._starts = np.searchsorted(self._literals[order], np.arange(2 * n + 1))
 
-    def __call__(self, true: Tensor) -> tuple[Tensor, Tensor]:
-        """The state at which nothing follows any more, and whether it contradicts the rules, (B,); both on the CPU."""
+    def __call__(self, true: Tensor, probing: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The state at which nothing follows any more, and whether it contradicts the rules, (B,); both on the CPU.
+
+        probing, (B,): in which rows literals are probed; in none if None. Where there is a contradiction, the state is what was
+        known when it was found.
+        """
         found = true.cpu().numpy().copy()
         conflict = np.zeros(len(found), np.bool_)
-        propagate(self._literals, self._offsets, self._clauses, self._starts, found, conflict)
+        probed = np.zeros(len(found), np.bool_) if probing is None else probing.cpu().numpy()
+        propagate(self._literals, self._offsets, self._clauses, self._starts, probed, found, conflict)
         return torch.from_numpy(found), torch.from_numpy(conflict)

@@ -150,7 +150,8 @@ class _Paths:
             return
         rows = rows[~self.broken[rows]]
         z, known = self.domains.encode(self.values[rows], self.given[rows], excluded=self.excluded[rows])
-        true, conflict = self.propagator(torch.cat((known & (z > 0.5), known & (z < 0.5)), 1))
+        careful = torch.tensor([self.trees[row].paths > 1 for row in rows.tolist()], dtype=torch.bool)
+        true, conflict = self.propagator(torch.cat((known & (z > 0.5), known & (z < 0.5)), 1), careful)
         n = self.domains.bits
         scores = self.domains.marginals(0.5 + 0.5 * (true[:, :n].float() - true[:, n:].float()))
         fine = rows[~conflict]

@@ -555,6 +555,20 @@ def test_without_a_limit_nothing_is_accepted(trained: Path, tmp_path: Path, caps
     assert "has no limit up to which it accepts" in capsys.readouterr().out
 
 
+def test_search_with_extracted_rules(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    boards, table = tmp_path / "boards.csv", tmp_path / "table.csv"
+    write_csv(generate(2, 5, 200, seed=3), boards)
+    options = ["eval", str(trained), "--givens", "4", "--count", "40", "--solutions", str(boards)]
+    assert main([*options, "--search", "--append", str(table)]) == 0
+    capsys.readouterr()
+    with open(table, newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert re.fullmatch(r"search, at most 30 paths, \d+ rules", row["method"])
+    assert float(row["boards wholly right"]) == 1 and row["accepted, and wrong"] == "0"
+    for wrong in ([], ["--search", "--rounding", "3"]):
+        assert "without --search alone" in fails([*options, *wrong], capsys)
+
+
 def test_solve_with_search(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     easy = generate(2, 10, 1, seed=8)
     assert main(["solve", format_line(easy.puzzles[0]), "--checkpoint", str(trained), "--search"]) == 0

@@ -57,6 +57,44 @@ def test_violations_and_propagation_agree_with_enumeration(seed: int) -> None:
             assert (fits == exact.values[b]).all(1).any()
 
 
+def probed(propagator: Propagator, state: torch.Tensor) -> torch.Tensor | None:
+    """The state under failed-literal probing, by unit propagation alone; None if it contradicts the rules."""
+    n = len(state) // 2
+    while True:
+        closed, conflict = propagator(state[None])
+        if conflict[0]:
+            return None
+        unknown = (~closed[0] & ~closed[0].roll(n)).nonzero()[:, 0]
+        failed = unknown[propagator(closed[0] | torch.eye(2 * n, dtype=torch.bool)[unknown])[1]]
+        if not len(failed):
+            return closed[0]
+        state = closed[0].clone()
+        state[(failed + n) % (2 * n)] = True
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_probing_agrees_with_trying_each_literal(seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    propagator = Propagator(random_rules(MIXED, 14, seed))
+    states = torch.rand(30, 2 * MIXED.bits, generator=random) < 0.08
+    probing = torch.arange(30) < 25
+    true, conflict = propagator(states, probing)
+    plain, refuted = propagator(states)
+    assert torch.equal(true[25:], plain[25:]) and torch.equal(conflict[25:], refuted[25:])
+    for b in range(25):
+        expected = probed(propagator, states[b])
+        assert bool(conflict[b]) == (expected is None)
+        assert expected is None or torch.equal(true[b], expected)
+
+
+def test_probing_finds_what_unit_propagation_does_not() -> None:
+    """x1 or x2, and each implies x3: x3 follows, but no clause has one literal left."""
+    rules = Rules.from_clauses(Domains([2, 2, 2]), [[1, 2], [-1, 3], [-2, 3]])
+    nothing = torch.zeros(2, 6, dtype=torch.bool)
+    true, conflict = Propagator(rules)(nothing, torch.tensor([False, True]))
+    assert true[0].sum() == 0 and true[1].nonzero().tolist() == [[2]] and not conflict.any()
+
+
 def test_rules_of_latin_squares() -> None:
     rules = inference.extract_rules(latin_layer(), LATIN, latin_squares())
     pairs = {rule.clause for rule in rules if len(rule.clause) == 2}
