@@ -1,0 +1,189 @@
+"""The tables of the documentation that come from committed CSVs, so that no number is typed twice.
+
+A page marks the place of a table by two lines, ``<!-- figures: NAME -->`` and ``<!-- end of figures -->``.
+
+    python docs/figures.py            # write the tables into the pages
+    python docs/figures.py --check    # name the tables that differ, and fail if there are any
+"""
+
+import csv
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
+PLACE = re.compile(r"(<!-- figures: ([\w-]+) -->\n)(.*?)(<!-- end of figures -->)", re.DOTALL)
+
+Row = dict[str, str]
+Table = list[list[str]]
+
+
+def read(path: str) -> list[Row]:
+    """The rows of a CSV of the repository."""
+    with open(ROOT / path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def share(value: str) -> str:
+    """0.986 as 98.6%."""
+    return f"{100 * float(value):.1f}%"
+
+
+def count(value: str) -> str:
+    return f"{int(value):,}"
+
+
+def milliseconds(value: str) -> str:
+    """To two figures below 100, else to three."""
+    return f"{float(value):,.{2 if float(value) < 100 else 3}g}" if float(value) < 1000 else f"{float(value):,.0f}"
+
+
+# --- the tables -----------------------------------------------------------------------------------------------
+
+
+def choice() -> Table:
+    """A row for each option's value, a column for each problem."""
+    rows = read("benchmarks/results/satnet-choice.csv")
+    problems = list(dict.fromkeys(row["problem"] for row in rows))
+    units = {"m": "{} b", "aux": "{} b", "k": "{}", "lr": "{}", "eps": "{}"}
+    table = [["option", *problems], ["---"] * (1 + len(problems))]
+    for first in rows[: len(rows) // len(problems)]:
+        name = first["varied"]
+        value = units[name].format(first[name]) if name in units else ""
+        told = "`m` = b, `aux` = b/2, default `k`, `lr` = 0.02, `eps` = 1e-4" if name == "-" else f"`{name}` = {value}"
+        found = [row for row in rows if row["varied"] == name and (name == "-" or row[name] == first[name])]
+        table.append([told, *(f"{share(row['valid'])} ({float(row['steps']):,.0f})" for row in found)])
+    return table
+
+
+def _search(rows: list[Row]) -> Table:
+    columns = ["boards", "decimations, at most", "after one", "wholly right", "wrong, accepted", "passes", "ms a board"]
+    table = [columns, ["---"] * len(columns)]
+    for row in rows:
+        most = re.search(r"at most (\d+) paths", row["method"])
+        first = re.match(r"1: ([\d.]+)%", row["accepted within so many paths"])
+        assert most and first
+        table.append(
+            [
+                row["boards"].replace(".csv.gz", ""),
+                most[1],
+                share(str(float(first[1]) / 100)),
+                share(row["boards wholly right"]),
+                row["accepted, and wrong"],
+                milliseconds(row["mean forward passes a board"]),
+                milliseconds(row["milliseconds a board"]),
+            ]
+        )
+    return table
+
+
+def search() -> Table:
+    """By the layer alone."""
+    return _search([row for row in read(f"{ORIGINAL}/search.csv") if "rules" not in row["method"]])
+
+
+def search_with_rules() -> Table:
+    return _search([row for row in read(f"{ORIGINAL}/search.csv") if "rules" in row["method"]])
+
+
+def exact() -> Table:
+    columns = ["boards", "wholly right", "wrong", "proved the only answer", "ms a board"]
+    return [
+        columns,
+        ["---"] * len(columns),
+        *(
+            [
+                row["boards"].replace(".csv.gz", ""),
+                share(row["boards wholly right"]),
+                row["answers, and wrong"],
+                count(row["proved to be the only answer"]),
+                milliseconds(row["milliseconds a board"]),
+            ]
+            for row in read(f"{ORIGINAL}/exact.csv")
+        ),
+    ]
+
+
+def pairs() -> Table:
+    """Which exclusions are found from how many boards."""
+    columns = ["layer", "boards", "counting alone", "with the layer"]
+
+    def told(row: Row, how: str) -> str:
+        false = int(row[f"{how}: false"])
+        return f"{count(row[f'{how}: found'])}, {f'and {false} false' if false else 'none false'}"
+
+    rows = read("demos/sudoku/results/rules/pairs.csv")
+    body = [[row["layer"], count(row["boards"]), *(told(row, how) for how in columns[2:])] for row in rows]
+    return [columns, ["---"] * len(columns), *body]
+
+
+def problems() -> Table:
+    columns = ["kind", "boards", "minutes", "rules", "longest", "AUC", "one pass", "search", "exact, extracted rules"]
+    return [
+        columns,
+        ["---"] * len(columns),
+        *(
+            [
+                row["kind"],
+                count(row["boards"]),
+                f"{float(row['minutes']):.1f}",
+                count(row["rules"]),
+                row["longest_rule"],
+                f"{float(row['auc']):.2f}",
+                *(share(row[name]) for name in ("one_pass", "search", "exact")),
+            ]
+            for row in read("demos/problems/results/results.csv")
+        ),
+    ]
+
+
+def validity() -> Table:
+    """Completions of rows of two tables that both judges find valid."""
+    found = {name: read(f"demos/tables/results/{name}/validity.csv") for name in ("gcc", "axtls")}
+    shares = list(dict.fromkeys(row["given"] for row in found["gcc"]))
+    head = [f"{name}, {share(given)} given" for name in found for given in shares]
+    table = [["completion", *head], ["---"] * (1 + len(head))]
+    for how in dict.fromkeys(row["completion"] for row in found["gcc"]):
+        cells = [row["valid_by_both"] for rows in found.values() for row in rows if row["completion"] == how]
+        table.append([how, *map(share, cells)])
+    return table
+
+
+ORIGINAL = "demos/sudoku/results/original-9x9"
+TABLES: dict[str, Callable[[], Table]] = {
+    "choice": choice,
+    "exact": exact,
+    "pairs": pairs,
+    "problems": problems,
+    "search": search,
+    "search-with-rules": search_with_rules,
+    "validity": validity,
+}
+
+
+def markdown(table: Table) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in table)
+
+
+def filled(page: str) -> str:
+    """The text of a page, with its tables as the CSVs have them."""
+    return PLACE.sub(lambda place: place[1] + markdown(TABLES[place[2]]()) + place[4], page)
+
+
+def main(arguments: list[str]) -> int:
+    stale = []
+    for path in sorted(DOCS.glob("*.md")):
+        before = path.read_text(encoding="utf-8")
+        if (after := filled(before)) != before:
+            stale.append(path.name)
+            if arguments != ["--check"]:
+                path.write_text(after, encoding="utf-8")
+    for name in stale:
+        print(f"{name}: tables {'differ from the CSVs: python docs/figures.py' if arguments else 'written'}")
+    return int(bool(stale and arguments))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
