@@ -635,11 +635,17 @@ def run_solve(arguments: argparse.Namespace) -> int:
 def run_generate(arguments: argparse.Namespace) -> int:
     """Generate puzzles."""
     _refuse_to_overwrite(arguments)
-    from demos.sudoku.data import write_csv
-    from demos.sudoku.generator import generate
+    from demos.sudoku.data import read_csv, write_csv
+    from demos.sudoku.generator import add_givens, generate
 
     givens = arguments.givens or PRESETS[arguments.box].givens
-    boards = generate(arguments.box, givens, arguments.count, arguments.seed, progress=True)
+    if arguments.source is None:
+        boards = generate(arguments.box, givens, arguments.count, arguments.seed, progress=True)
+    else:
+        source = read_csv(arguments.source, arguments.box)
+        if not 1 <= arguments.count <= len(source):
+            raise ValueError(f"--count: got {arguments.count}, wanted 1 to {len(source)}, the puzzles of the file")
+        boards = add_givens(source[: arguments.count], givens, arguments.seed)
     if arguments.output is None:
         print("puzzle,solution")
         for puzzle, solution in zip(boards.puzzles, boards.solutions, strict=True):

@@ -427,3 +427,30 @@ def generate_split(
         )
     boards = generate(box, givens, train + test, seed, progress=progress)
     return boards[:train], boards[train:]
+
+
+def add_givens(boards: Boards, givens: int | tuple[int, int], seed: int = 0) -> Boards:
+    """Give more cells of puzzles, chosen at random, with the digits of their solutions.
+
+    Parameters
+    ----------
+    boards
+        Puzzles with no more givens than wanted.
+    givens
+        How many cells each puzzle then gives; of a range the first puzzle gives the lowest number, the next one more, and
+        after the highest the lowest again.
+    seed
+        A non-negative integer. A puzzle's cells depend on it and on the puzzle's place alone.
+    """
+    lowest, highest = givens if isinstance(givens, tuple) else (givens, givens)
+    cells = boards.puzzles.shape[1]
+    if not 0 < lowest <= highest < cells:
+        raise ValueError(f"givens: got {lowest}-{highest}, wanted 1 to {cells - 1} or a range within")
+    puzzles = boards.puzzles.copy()
+    for i, (puzzle, solution) in enumerate(zip(puzzles, boards.solutions, strict=True)):
+        wanted, blank = lowest + i % (highest - lowest + 1), np.flatnonzero(puzzle == 0)
+        if (more := wanted - (cells - len(blank))) < 0:
+            raise ValueError(f"givens: got {wanted} for puzzle {i + 1}, which gives {cells - len(blank)} already")
+        added = np.random.default_rng([seed, i]).permutation(blank)[:more]
+        puzzle[added] = solution[added]
+    return Boards(puzzles, boards.solutions)

@@ -357,6 +357,12 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"given cells a board, at least 22 for 9x9 and 4 for 4x4 {_default('givens')}",
     )
     generate.add_argument("--count", type=int, default=10, help="how many (default: %(default)s)")
+    generate.add_argument(
+        "--from",
+        dest="source",
+        metavar="FILE",
+        help="take the file's first puzzles and give more cells of their solutions; of a range LO-HI the numbers in turn",
+    )
     generate.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     generate.add_argument(
         "--output", type=Path, metavar="FILE", help="gzipped if it ends in .gz (default: standard output)"

@@ -153,7 +153,8 @@ def decode(
                 answers.paths[index] += 1
                 if propagator is not None and attempt > 0:
                     z, known = domains.encode(tried, observed[index])
-                    refuted = propagator(torch.cat((known & (z > 0.5), known & (z < 0.5)), 1))[1]
+                    probing = torch.ones(len(index), dtype=torch.bool)
+                    refuted = propagator(torch.cat((known & (z > 0.5), known & (z < 0.5)), 1), probing)[1]
                     index, tried = index[~refuted], tried[~refuted]
                 if len(index):
                     if paths:

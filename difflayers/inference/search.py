@@ -13,6 +13,9 @@ surest of is nearly always right, above all which values a variable does *not* h
   that they gainsay, summed along the way: limited discrepancy search (Harvey and Ginsberg, IJCAI 1995), best first.
 * A decimation is *given up* on the way once the relaxation's objective is above the limit, since that of a completion can only
   be higher, or once rules are broken.
+* *Rules* say more than unit propagation finds. After the first decimation each unknown bit is assumed, true and false, and what
+  contradicts the rules is excluded (failed-literal probing; Freeman, "Improvements to propositional satisfiability search
+  algorithms", PhD thesis, 1995).
 """
 
 import heapq
@@ -255,8 +258,9 @@ def search(
         given: (..., v), bool: where they are known.
         limit: the highest learnt objective of an answer that is accepted: `acceptance_limit`, or a number. One that does not
             separate accepts nothing, but for what rules say.
-        rules: `Rules`, given or from `extract_rules`: what they imply is fixed without a pass of the layer, and an answer that
-            breaks one is not accepted. Where no limit separates, they alone accept.
+        rules: `Rules`, given or from `extract_rules`: what they imply by unit propagation is fixed without a pass of the layer,
+            from the second decimation on by failed-literal probing too; an answer that breaks one is not accepted. Where no
+            limit separates, they alone accept.
         paths: a problem is given up after so many decimations; 1 is one without any going back.
         starts: so many of these, after the first, begin at the problem itself.
         k: dimension of the vectors; that of the layer if None.

@@ -555,6 +555,16 @@ def test_without_a_limit_nothing_is_accepted(trained: Path, tmp_path: Path, caps
     assert "has no limit up to which it accepts" in capsys.readouterr().out
 
 
+def test_generate_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, output = tmp_path / "source.csv", tmp_path / "more.csv"
+    write_csv(generate(2, 5, 6, seed=3), source)
+    options = ["generate", "--box", "2", "--from", str(source), "--givens", "6-8"]
+    assert main([*options, "--count", "6", "--output", str(output)]) == 0
+    assert read_csv(output, 2).givens.tolist() == [6, 7, 8, 6, 7, 8]
+    capsys.readouterr()
+    assert "wanted 1 to 6" in fails([*options, "--count", "7"], capsys)
+
+
 def test_search_with_extracted_rules(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     boards, table = tmp_path / "boards.csv", tmp_path / "table.csv"
     write_csv(generate(2, 5, 200, seed=3), boards)

@@ -13,6 +13,7 @@ from demos.sudoku.config import parse_givens
 from demos.sudoku.generator import (
     HELD_OUT_GRIDS,
     MIN_GIVENS,
+    add_givens,
     count_solutions,
     generate,
     generate_split,
@@ -190,3 +191,19 @@ def test_speed() -> None:
     boards = generate(3, (28, 36), 10_000, seed=1)
     assert time.perf_counter() - start < 15
     assert distinct(boards.solutions) == 10_000
+
+
+def test_more_cells_are_given() -> None:
+    boards = generate(3, 24, 7, seed=3)
+    more = add_givens(boards, (24, 26), seed=1)
+    assert more.givens.tolist() == [24, 25, 26, 24, 25, 26, 24]
+    assert ((boards.puzzles == 0) | (more.puzzles == boards.puzzles)).all()
+    assert ((more.puzzles == 0) | (more.puzzles == boards.solutions)).all()
+    assert (add_givens(boards[:4], (24, 26), seed=1).puzzles == more.puzzles[:4]).all()
+    assert (add_givens(boards, (24, 26), seed=2).puzzles != more.puzzles).any()
+    for givens in (23, (20, 30)):
+        with pytest.raises(ValueError, match=r"givens: got \d+ for puzzle 1, which gives 24 already"):
+            add_givens(boards, givens)
+    for givens in (0, 81, (30, 29)):
+        with pytest.raises(ValueError, match="wanted 1 to 80"):
+            add_givens(boards, givens)
