@@ -33,6 +33,6 @@ __all__ = [
     "maxsat",
     "metrics",
 ]
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 warn_of_other_project()
