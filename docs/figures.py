@@ -141,9 +141,9 @@ def problems() -> Table:
 
 def validity() -> Table:
     """Completions of rows of two tables that both judges find valid."""
-    found = {name: read(f"demos/tables/results/{name}/validity.csv") for name in ("gcc", "axtls")}
+    found = {name: read(f"demos/tables/results/{name}/validity.csv") for name in NAMES}
     shares = list(dict.fromkeys(row["given"] for row in found["gcc"]))
-    head = [f"{name}, {share(given)} given" for name in found for given in shares]
+    head = [f"{NAMES[name]}, {float(given):.0%} given" for name in found for given in shares]
     table = [["completion", *head], ["---"] * (1 + len(head))]
     for how in dict.fromkeys(row["completion"] for row in found["gcc"]):
         cells = [row["valid_by_both"] for rows in found.values() for row in rows if row["completion"] == how]
@@ -152,6 +152,7 @@ def validity() -> Table:
 
 
 ORIGINAL = "demos/sudoku/results/original-9x9"
+NAMES = {"gcc": "GCC", "axtls": "axTLS"}
 TABLES: dict[str, Callable[[], Table]] = {
     "choice": choice,
     "exact": exact,
