@@ -49,7 +49,7 @@ SURE = 0.9
 UNLIKELY = 0.1
 """... and excludes the values that are less probable than this share of their variable's best."""
 FIRST_ITER, FIRST_EPS = 100, 1e-4
-NEXT_ITER, NEXT_EPS = 30, 1e-4
+NEXT_ITER, NEXT_EPS = 30, 1e-5
 """How far a decimation solves the layer at its start, and from there on: the last round's vectors are nearly right."""
 JUDGE_ITER = 40
 
