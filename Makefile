@@ -26,7 +26,7 @@ demo-vos: $(VENV)/.demos
 	$(BIN)/python -m demos.vos --overwrite
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow

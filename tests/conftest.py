@@ -1,5 +1,6 @@
 """Seeds, threads and hypothesis settings shared by all tests."""
 
+import os
 from collections.abc import Iterator
 
 import hypothesis
@@ -8,6 +9,12 @@ import torch
 
 hypothesis.settings.register_profile("difflayers", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("difflayers")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Workers of pytest-xdist share the cores."""
+    if workers := getattr(config, "workerinput", {}).get("workercount"):
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 
 
 @pytest.fixture(autouse=True)
