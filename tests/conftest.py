@@ -12,7 +12,8 @@ hypothesis.settings.load_profile("difflayers")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Workers of pytest-xdist share the cores."""
+    """What is drawn when the tests are collected is the same in every worker of pytest-xdist; they share the cores."""
+    torch.manual_seed(0)
     if workers := getattr(config, "workerinput", {}).get("workercount"):
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 
