@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import affine_grid, grid_sample
 
 from demos.checkpoints import checkpoint_errors, load_weights, read_safetensors
 from demos.files import write_atomically
@@ -86,20 +87,35 @@ def cut_cells(photograph: UInt8Array, grid: Grid) -> FloatArray:
     return scaled
 
 
+_PLACES = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))
+_SIZES = (0.9, 1.0, 1.1)
+
+
 @torch.inference_mode()
-def log_probabilities(reader: CellReader, cells: FloatArray, *, places: int = 5) -> FloatArray:
+def log_probabilities(reader: CellReader, cells: FloatArray, *, glance: bool = False) -> FloatArray:
     """Return the logarithms of the probabilities of the classes, of cells (B, 32, 32): (B, 10).
 
-    They are means over the cell in one to five places, a pixel apart.
+    They are means over fifteen looks at the cell, in five places a pixel apart and in three sizes; a glance is one look.
     """
     reader.eval()
     device = next(reader.parameters()).device
     images = torch.from_numpy(np.ascontiguousarray(cells)).to(device)
-    moves = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))[:places]
+    looks = [images] if glance else [
+        _sized(images.roll(move, (1, 2)), size) for move in _PLACES for size in _SIZES
+    ]  # fmt: skip
     total = torch.zeros(len(images), CLASSES, device=device)
-    for rows, columns in moves:
-        total += reader(images.roll((rows, columns), (1, 2))).softmax(1)
-    return (total / len(moves)).clamp_min(1e-12).log().cpu().numpy()
+    for look in looks:
+        total += reader(look).softmax(1)
+    return (total / len(looks)).clamp_min(1e-12).log().cpu().numpy()
+
+
+def _sized(images: Tensor, size: float) -> Tensor:
+    """Return pictures (B, H, W) so many times as large, cut or continued at the edge."""
+    if size == 1:
+        return images
+    theta = torch.eye(2, 3, device=images.device) / size
+    grid = affine_grid(theta.expand(len(images), 2, 3), (len(images), 1, *images.shape[1:]), align_corners=False)
+    return grid_sample(images[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
 
 
 def turned_cells(cells: FloatArray) -> FloatArray:
@@ -117,14 +133,14 @@ def read_cells(reader: CellReader, photograph: UInt8Array, grid: Grid) -> Readin
     are not sure: the turn whose cells are read with most confidence is taken.
     """
     views = turned_cells(cut_cells(photograph, grid))
-    glance = log_probabilities(reader, views[0], places=1)
+    glance = log_probabilities(reader, views[0], glance=True)
     # A cell is as blank from the other sides: these need not be read.
     printed = np.flatnonzero(glance.argmax(1))
     sure = [glance.max(1)[printed].sum()]
     for q in (1, 2, 3):
         places = turned_cells(np.arange(81, dtype=np.float32).reshape(81, 1, 1))[q].ravel()
         seen = views[q][np.isin(places, printed)]
-        sure.append(log_probabilities(reader, seen, places=1).max(1).sum() if len(seen) else 0.0)
+        sure.append(log_probabilities(reader, seen, glance=True).max(1).sum() if len(seen) else 0.0)
     against = int(np.argmax(sure))
     return Reading(grid.turned(-against), log_probabilities(reader, views[against]), -against % 4)
 

@@ -68,7 +68,7 @@ def cells_of(boards: list[TrueBoard], reader: CellReader) -> PhotographedCells:
         for board in boards:
             photograph = load_photograph(board.path)
             views = turned_cells(cut_cells(photograph, find_grid(photograph)))
-            read = log_probabilities(reader, views.reshape(-1, CELL, CELL), places=1).reshape(4, 81, CLASSES)
+            read = log_probabilities(reader, views.reshape(-1, CELL, CELL), glance=True).reshape(4, 81, CLASSES)
             truth = board.givens.astype(np.int64)
             likeliest = np.take_along_axis(read, truth[None, :, None], 2).sum((1, 2)).argmax()
             cells.append(views[likeliest])
