@@ -94,6 +94,8 @@ def boundary_f(
     """
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float, np.integer, np.floating)):
         raise TypeError(f"tolerance must be a number; got {type(tolerance).__name__}")
+    if not isinstance(tolerance, int | float):
+        tolerance = float(tolerance)  # a float32 cannot be compared with the largest number: that overflows
     if not 0 < tolerance < math.inf:
         raise ValueError(f"tolerance must be a positive number; got {tolerance}")
     if tolerance > LARGEST_NUMBER:

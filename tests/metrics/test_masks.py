@@ -188,3 +188,12 @@ def test_wrong_tolerances() -> None:
             boundary_f(mask, mask, tolerance=value)
     with pytest.raises(TypeError, match="tolerance must be a number; got str"):
         boundary_f(mask, mask, tolerance="8")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("number", [np.float16, np.float32, np.float64, np.int8])
+def test_tolerance_is_any_real_number(number: type) -> None:
+    truth = np.zeros((9, 9), bool)
+    truth[2:6, 2:6] = True
+    assert boundary_f(truth, np.roll(truth, 1, 0), tolerance=number(2)) == boundary_f(
+        truth, np.roll(truth, 1, 0), tolerance=2
+    )
