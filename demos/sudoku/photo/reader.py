@@ -114,7 +114,7 @@ def _sized(images: Tensor, size: float) -> Tensor:
     if size == 1:
         return images
     theta = torch.eye(2, 3, device=images.device) / size
-    grid = affine_grid(theta.expand(len(images), 2, 3), (len(images), 1, *images.shape[1:]), align_corners=False)
+    grid = affine_grid(theta.expand(len(images), 2, 3), [len(images), 1, *images.shape[1:]], align_corners=False)
     return grid_sample(images[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
 
 
