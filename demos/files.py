@@ -51,7 +51,15 @@ def check_output(path: Path, option: str, *, overwrite: bool) -> None:
         raise ValueError(f"{option}: {path} is a directory, wanted a file")
     if path.exists() and not overwrite:
         raise ValueError(f"{option}: {path} exists; pass --overwrite to replace it")
-    folder = path.absolute().parent
+    check_folder(path.absolute().parent, option)
+
+
+def check_folder(path: Path, option: str) -> None:
+    """Raise ``ValueError``, naming the option, if a folder cannot be written to, or is not there and cannot be made.
+
+    To be called before the work, so that none is lost.
+    """
+    folder = path.absolute()
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir():

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from demos.distributed import first_goes_first, loss_of_all, place, share, totals
-from demos.files import csv_text, write_atomically
+from demos.files import check_folder, csv_text, write_atomically
 from demos.progress import progress_bar
 from demos.schedule import cosine, set_cosine_rate
 from demos.sudoku.boards import Boards, Int8Array, obeys_rules
@@ -264,8 +264,7 @@ class Trainer:
     @staticmethod
     def check_output(output: Path) -> None:
         """Raise ``ValueError`` if the directory holds a file that a new run would overwrite."""
-        if output.exists() and not output.is_dir():
-            raise ValueError(f"output: {output} is a file, wanted a directory")
+        check_folder(output, "output")
         for name in _RUN_FILES:
             if (output / name).exists():
                 raise ValueError(

@@ -18,7 +18,7 @@ import tyro
 from torch import Tensor
 
 from demos.command import run
-from demos.files import csv_text, write_atomically
+from demos.files import csv_text, make_folder, write_atomically
 from demos.tables.judges import Projections, counted_rules
 from demos.tables.model import Run, Training, fill, learn, scores
 from demos.tables.table import domains_of, encode, read
@@ -99,7 +99,7 @@ def study(options: Study) -> None:
     if not 0 < options.test < len(values):
         raise ValueError(f"--test: got {options.test}, wanted 1 to {len(values) - 1}")
     seen, kept = values[: -options.test], values[-options.test :]
-    options.output.mkdir(parents=True, exist_ok=True)
+    make_folder(options.output, "--output")
     learnt = (
         counted(domains, seen, options.training)
         if options.counting

@@ -402,8 +402,9 @@ def _checkpoint(path: Path) -> Path:
 
 
 def _check_output(output: Path, names: Sequence[str], *, overwrite: bool) -> None:
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"--output: {output} is a file, wanted a directory")
+    from demos.files import check_folder
+
+    check_folder(output, "--output")
     existing = [str(output / name) for name in names if (output / name).exists()]
     if existing and not overwrite:
         raise ValueError(f"--output: {existing[0]} exists; pass --overwrite to replace it, or another directory")

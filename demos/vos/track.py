@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save
 
 from demos.checkpoints import checkpoint_errors, read_checkpoint
-from demos.files import write_atomically
+from demos.files import check_folder, write_atomically
 from demos.progress import progress_bar
 from demos.vos.data import listed
 from demos.vos.embedded import EmbeddedProposals
@@ -277,8 +277,11 @@ def track_video(arguments: argparse.Namespace, checkpoint: Path, device: torch.d
     output = Path("runs/track") / arguments.video.resolve().stem if arguments.output is None else arguments.output
     if arguments.resume and arguments.overwrite:
         raise ValueError("--resume, --overwrite: got both, wanted one")
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"--output: {output} is a file, wanted a directory")
+    check_folder(output, "--output")
+    if output.resolve() == arguments.video.resolve():
+        raise ValueError(
+            f"--output: {output} is the folder of the frames, wanted another: pictures there would be frames"
+        )
     there = [
         name for name in (OBJECTS_NAME, OVERLAY_NAME, SHEET_NAME, STATE_NAME, MASKS_NAME) if (output / name).exists()
     ]

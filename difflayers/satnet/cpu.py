@@ -1,9 +1,10 @@
-"""SATNet on CPU: what a batch shares (C = S S', scaling, threads) around the per-sample kernels of `kernels.py`."""
+"""SATNet on CPU: what a batch shares (C = S S', scaling, threads) around the per-sample kernels."""
 
 import torch
 from torch import Tensor
 
 from difflayers._backends import run_threads
+from difflayers.satnet import adjoint as backward
 from difflayers.satnet import kernels
 from difflayers.satnet.gram import gram
 from difflayers.satnet.oracle import MOMENTUM
@@ -52,7 +53,7 @@ def solve_adjoint(
     inputs = [t.numpy() for t in (S, C, V, norms, given, pull)]
     operations = 2.0 * max_iter * V.numel() * min(V.shape[1], 4 * S.shape[1])
     run_threads(
-        kernels.adjoint,
+        backward.adjoint,
         [*inputs, prox_lam, max_iter, tolerance, room],
         [U.numpy(), iterations.numpy()],
         operations,

@@ -181,8 +181,8 @@ def test_without_a_photograph_a_page_is_drawn_whose_blot_the_rules_see_through(
     [
         (["photo"], "--output: wanted a directory"),
         (["photo", "{}/empty"], "no pictures"),
-        (["photo", "{}/a.png", "--csv", "{}/none/all.csv"], "is no directory"),
-        (["photo", "{}/a.png", "--output", "{}/a.png"], "is no directory"),
+        (["photo", "{}/a.png", "--csv", "{}/a.png/all.csv"], "is a file, wanted a directory"),
+        (["photo", "{}/a.png", "--output", "{}/a.png"], "is a file, wanted a directory"),
         (["photo", "{}/a.png", "--reader", "{}/none.safetensors"], "reader: no file"),
         (["photo", "{}/a.png", "--threads", "0"], "--threads: got 0"),
         (["photo", "{}/a.png", "--device", "tpu"], "--device: got 'tpu'"),

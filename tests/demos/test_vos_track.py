@@ -299,6 +299,10 @@ def test_wrong_masks_and_videos(tmp_path: Path, capsys: pytest.CaptureFixture[st
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "frames" / "0009.png")
     assert main(["track", frames, "--masks", first, "--output", str(tmp_path / "out")]) == 2
     assert "got frame 0009 of 9 x 9, wanted that of the first, 64 x 96" in capsys.readouterr().err
+    capsys.readouterr()
+    for output, told in ((frames, "is the folder of the frames"), (first + "/below", "is a file, wanted a directory")):
+        assert main(["track", frames, "--masks", first, "--output", output, "--overwrite"]) == 2
+        assert told in capsys.readouterr().err
 
 
 def test_regions_and_the_follower() -> None:

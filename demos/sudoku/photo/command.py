@@ -166,19 +166,20 @@ def solve_photograph(path: Path, reader: CellReader, decoder: Decoder) -> Result
 
 def run_photo(arguments: argparse.Namespace) -> int:
     """Solve photographs."""
-    from demos.files import write_atomically
+    from demos.files import check_folder, check_output, write_atomically
     from demos.sudoku.photo.collection import pictures_in
 
     output = arguments.output
     if not arguments.images and output is None:
         raise ValueError("--output: wanted a directory for the page that is drawn, as no IMAGE is given")
     paths = pictures_in(arguments.images) if arguments.images else [output / "newspaper.png"]
+    if output is not None:
+        check_folder(output, "--output")
     pictures = _picture_paths(paths, output)
-    for path in [*pictures, *([] if arguments.images else paths), *([arguments.csv] if arguments.csv else [])]:
-        if path.exists() and not arguments.overwrite:
-            raise ValueError(f"{path}: this file exists; --overwrite replaces it")
-    if arguments.csv is not None and not arguments.csv.absolute().parent.is_dir():
-        raise ValueError(f"--csv: {arguments.csv.parent} is no directory")
+    for path in [*pictures, *([] if arguments.images else paths)]:
+        check_output(path, "--output", overwrite=arguments.overwrite)
+    if arguments.csv is not None:
+        check_output(arguments.csv, "--csv", overwrite=arguments.overwrite)
     _set_up(arguments)
 
     from demos.sudoku.photo.decode import shipped_decoder
@@ -231,8 +232,6 @@ def _picture_paths(paths: list[Path], output: Path | None) -> list[Path]:
     """Return where the pictures go: names are made different where photographs of several folders share one."""
     if output is None:
         return []
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"--output: {output} is no directory")
     names: list[str] = []
     for path in paths:
         name, count = f"{path.stem}-solved.jpg", 1
@@ -341,12 +340,13 @@ def _write_rules(path: Path) -> str:
 
 def run_photo_study(arguments: argparse.Namespace) -> int:
     """Measure reading and decoding."""
-    from demos.files import csv_text, write_atomically
+    from demos.files import check_folder, csv_text, write_atomically
     from demos.sudoku.photo.collection import load_collection
 
     boards = load_collection(arguments.data)
     names = ("methods.csv", "spoiled.csv", "photographs.csv")
     if arguments.csv is not None:
+        check_folder(arguments.csv, "--csv")
         for name in names:
             if (arguments.csv / name).exists() and not arguments.overwrite:
                 raise ValueError(f"{arguments.csv / name}: this file exists; --overwrite replaces it")

@@ -4,7 +4,7 @@
 
 With alpha = -epsilon f for the rows and beta = -epsilon g for the columns, log X_ij = a_ij + f_i + g_j, a = -C / epsilon. For
 given f each column has its own best g_j, so what is left to minimise is a convex function of f with gradient
-X 1 - r (`_evaluate`).
+X 1 - r (`evaluate`).
 Two kinds of steps do that, both in f alone:
 
 - a sweep, f_i += log(r_i / (X 1)_i): with g, one round of Sinkhorn's algorithm;
@@ -22,10 +22,10 @@ import math
 
 import numpy as np
 
-from difflayers._numba import helper, helper_fast, kernel, take_ticket
-from difflayers.matching.entropic.exp import exp
+from difflayers._numba import helper, kernel, take_ticket
+from difflayers.matching.entropic.evaluation import TINY, column_multipliers, evaluate, row_residual, sweep
+from difflayers.matching.entropic.system import LANES, solve_system
 
-LANES = 8  # rows are padded to whole vectors
 STAGE = 4.0  # the factor between one s and the next
 SMOOTH = 8.0  # the range of a / s that needs no larger s
 ROUGH = 0.1  # the residual at which a stage hands over
@@ -34,250 +34,6 @@ REACH = 6.0  # the widest Newton step: the range of the changes of f
 SEARCH = 8  # trials of a line search
 KINKS = 6  # systems solved for one Newton step
 WARM = 30  # evaluations that a given start is granted, before the problem is solved from nothing
-TINY = 1e-300
-
-
-@helper_fast
-def _scale(row, factor, width):
-    """row *= factor; returns its sum."""
-    total = 0.0
-    for j in range(width):
-        value = row[j] * factor[j]
-        row[j] = value
-        total += value
-    return total
-
-
-@helper
-def _exponentials(row, t, shift, highest, width, out, sums):
-    """out = exp(t row + shift - highest), added to sums."""
-    for j in range(width):
-        value = exp(t * row[j] + shift - highest[j])
-        out[j] = value
-        sums[j] += value
-
-
-@helper
-def _raise(row, t, shift, width, highest):
-    """highest = max(highest, t row + shift)."""
-    for j in range(width):
-        value = t * row[j] + shift
-        highest[j] = value if value > highest[j] else highest[j]
-
-
-@helper
-def _fill(limit, lift, highest, sums, width, factor):
-    """The best factor of each column of exponentials: exp(highest), or what brings its sum to `limit` if that is less.
-
-    `lift` is inf where the sum must be `limit` in any case.
-    """
-    for j in range(width):
-        free = exp(highest[j])
-        full = limit[j] / sums[j]
-        factor[j] = full if free + lift[j] > full else free
-
-
-@helper
-def _evaluate(a, t, f, n, width, limit, lift, highest, sums, factor, x, rows):
-    """x = exp(t a + f + g) with the best g for this f; `rows` its row sums. In the log domain: nothing overflows."""
-    for j in range(width):
-        highest[j] = -1e300
-        sums[j] = TINY
-    for i in range(n):
-        _raise(a[i * width : (i + 1) * width], t, f[i], width, highest)
-    for i in range(n):
-        at = slice(i * width, (i + 1) * width)
-        _exponentials(a[at], t, f[i], highest, width, x[at], sums)
-    _fill(limit, lift, highest, sums, width, factor)
-    for i in range(n):
-        rows[i] = _scale(x[i * width : (i + 1) * width], factor, width)
-
-
-@helper
-def _residual(rows, r, n):
-    """max |X 1 - r| / r over the rows that have one."""
-    worst = 0.0
-    for i in range(n):
-        off = abs(rows[i] / r[i] - 1)
-        if not off <= worst:
-            worst = off
-    return worst
-
-
-@helper
-def _column_multipliers(limit, lift, highest, sums, factor, m, g, holds, columns):
-    """g, which columns hold (their sum is their limit), and their sums."""
-    for j in range(m):
-        full = limit[j] / sums[j]
-        holds[j] = factor[j] == full and full < np.inf
-        g[j] = math.log(factor[j]) - highest[j] if holds[j] else 0.0
-        if lift[j] == 0 and g[j] > 0:
-            g[j] = 0.0
-        columns[j] = factor[j] * sums[j]
-
-
-@helper
-def _sweep(a, t, r, rows, n, m, width, limit, lift, highest, sums, factor, g, holds, columns, f):
-    """f_i += log(r_i / (X 1)_i); a row whose sum is nothing is summed in the log domain."""
-    known = False
-    for i in range(n):
-        if TINY < rows[i] < np.inf:
-            f[i] += math.log(r[i] / rows[i])
-        else:
-            if not known:
-                _column_multipliers(limit, lift, highest, sums, factor, m, g, holds, columns)
-                known = True
-            top, total = -np.inf, 0.0
-            for j in range(m):
-                top = max(top, t * a[i * width + j] + g[j])
-            for j in range(m):
-                total += math.exp(t * a[i * width + j] + g[j] - top)
-            f[i] = math.log(r[i] / total) - top
-
-
-@helper_fast
-def _dots(x, y, stride, count, size, out):
-    """out[k] = the dot product of x with y[k stride : k stride + size], k < count; four at a time."""
-    k = 0
-    while k + 4 <= count:
-        y0, y1 = y[k * stride : k * stride + size], y[(k + 1) * stride : (k + 1) * stride + size]
-        y2, y3 = y[(k + 2) * stride : (k + 2) * stride + size], y[(k + 3) * stride : (k + 3) * stride + size]
-        s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
-        for e in range(size):
-            s0 += x[e] * y0[e]
-            s1 += x[e] * y1[e]
-            s2 += x[e] * y2[e]
-            s3 += x[e] * y3[e]
-        out[k], out[k + 1], out[k + 2], out[k + 3] = s0, s1, s2, s3
-        k += 4
-    while k < count:
-        y0, s0 = y[k * stride : k * stride + size], 0.0
-        for e in range(size):
-            s0 += x[e] * y0[e]
-        out[k] = s0
-        k += 1
-
-
-@helper
-def _add(y, w, size, x):
-    for e in range(size):
-        x[e] += w * y[e]
-
-
-@helper_fast
-def _dot(x, y, size):
-    total = 0.0
-    for e in range(size):
-        total += x[e] * y[e]
-    return total
-
-
-@helper
-def _solve_laplacian(H, excess, n, b):
-    """b = L^-1 b in place, L_ik = -H_ik and L_ii = sum_k H_ik + excess_i, for H >= 0 (upper triangle) and excess >= 0.
-
-    The diagonal is never formed: it is the sum of what is left of its row. Where that is 0, the unknown is 0, which leaves
-    a solution wherever there is one. H and excess are destroyed.
-    """
-    for k in range(n):
-        row = H[k, k + 1 : n]
-        left = n - k - 1
-        pivot = excess[k]
-        for q in range(left):
-            pivot += row[q]
-        inverse = 1 / pivot if pivot > TINY else 0.0
-        for i in range(left):
-            w = row[i] * inverse
-            if w > 0:
-                excess[k + 1 + i] += w * excess[k]
-                b[k + 1 + i] += w * b[k]
-                _add(row[i + 1 :], w, left - i - 1, H[k + 1 + i, k + 2 + i : n])
-        excess[k] = inverse
-    for k in range(n - 1, -1, -1):
-        b[k] = (b[k] + _dot(H[k, k + 1 : n], b[k + 1 : n], n - k - 1)) * excess[k]
-
-
-@helper
-def _solve_system(x, n, n_all, m, width, holds, rows, columns, p, q, H, excess, packed, index, d, h):
-    """Solve [D_r X; X' D_c] (d; h) = (p; q) over the rows i < n and the columns that hold; h is 0 elsewhere.
-
-    Row and column sums are those of all of x: what its other entries add to them makes the system definite.
-    """
-    count = 0
-    for j in range(m):
-        h[j] = 0
-        if holds[j] and columns[j] > TINY:
-            index[count] = j
-            count += 1
-    if count < n:  # of the columns
-        stride = (n + LANES - 1) // LANES * LANES
-        for k in range(count):
-            excess[k] = 0
-            h[k] = q[index[k]]
-            for i in range(n, n_all):
-                excess[k] += x[i * width + index[k]]
-            for i in range(n, stride):
-                packed[k * stride + i] = 0
-        for i in range(n):
-            row = x[i * width : (i + 1) * width]
-            inverse = 1 / rows[i] if rows[i] > TINY else 0.0
-            root, outside = math.sqrt(inverse), 0.0
-            for j in range(m):
-                if not (holds[j] and columns[j] > TINY):
-                    outside += row[j]
-            outside, share = outside * inverse, p[i] * inverse
-            for k in range(count):
-                value = row[index[k]]
-                packed[k * stride + i] = value * root
-                excess[k] += value * outside
-                h[k] -= value * share
-        for k in range(count - 1):
-            _dots(
-                packed[k * stride : (k + 1) * stride],
-                packed[(k + 1) * stride :],
-                stride,
-                count - k - 1,
-                stride,
-                H[k, k + 1 :],
-            )
-        _solve_laplacian(H, excess, count, h)
-        for i in range(n):
-            row, total = x[i * width : (i + 1) * width], p[i]
-            for k in range(count):
-                total -= row[index[k]] * h[k]
-            d[i] = total / rows[i] if rows[i] > TINY else 0.0
-        for k in range(count - 1, -1, -1):  # index[k] >= k
-            value, h[k] = h[k], 0.0
-            h[index[k]] = value
-        return
-    stride = (count + LANES - 1) // LANES * LANES
-    for i in range(n):
-        row = x[i * width : (i + 1) * width]
-        excess[i], d[i] = 0, p[i]
-        for j in range(m):
-            if not (holds[j] and columns[j] > TINY):
-                excess[i] += row[j]
-        for k in range(count):
-            j = index[k]
-            packed[i * stride + k] = row[j] / math.sqrt(columns[j])
-            d[i] -= row[j] * q[j] / columns[j]
-            for other in range(n, n_all):
-                excess[i] += row[j] * (x[other * width + j] / columns[j])
-        for k in range(count, stride):
-            packed[i * stride + k] = 0
-    for i in range(n - 1):
-        _dots(
-            packed[i * stride : (i + 1) * stride], packed[(i + 1) * stride :], stride, n - i - 1, stride, H[i, i + 1 :]
-        )
-    _solve_laplacian(H, excess, n, d)
-    for k in range(count):
-        j = index[k]
-        h[j] = q[j]
-    for i in range(n):
-        for k in range(count):
-            h[index[k]] -= x[i * width + index[k]] * d[i]
-    for k in range(count):
-        h[index[k]] /= columns[index[k]]
 
 
 @helper
@@ -293,7 +49,7 @@ def _newton_step(
             if not holds[j] and g[j] < 0:  # lets go: g_j becomes 0
                 for i in range(n):
                     p[i] += x[i * width + j] * g[j]
-        _solve_system(x, n, n_all, m, width, holds, rows, columns, p, q, H, excess, packed, index, d, h)
+        solve_system(x, n, n_all, m, width, holds, rows, columns, p, q, H, excess, packed, index, d, h)
         changed = False
         for j in range(m):
             if lift[j] == 0 and limit[j] < np.inf:
@@ -321,16 +77,16 @@ def _minimise(
     f, old, rows, p, d, excess, highest, sums, factor, g, q, h, columns, holds, index, x, H, packed,
 ):  # fmt: skip
     """From f on, in place, down to a residual of `goal`. Returns the evaluations and the residual."""
-    _evaluate(a, t, f, n_all, width, limit, lift, highest, sums, factor, x, rows)
-    used, residual = 1, _residual(rows, r, n)
+    evaluate(a, t, f, n_all, width, limit, lift, highest, sums, factor, x, rows)
+    used, residual = 1, row_residual(rows, r, n)
     while not residual <= goal and used < budget:
         if not residual <= SWEEP:
-            _sweep(a, t, r, rows, n, m, width, limit, lift, highest, sums, factor, g, holds, columns, f)
-            _evaluate(a, t, f, n_all, width, limit, lift, highest, sums, factor, x, rows)
-            used, residual = used + 1, _residual(rows, r, n)
+            sweep(a, t, r, rows, n, m, width, limit, lift, highest, sums, factor, g, holds, columns, f)
+            evaluate(a, t, f, n_all, width, limit, lift, highest, sums, factor, x, rows)
+            used, residual = used + 1, row_residual(rows, r, n)
             if residual <= goal or used >= budget or not residual < np.inf:
                 continue
-        _column_multipliers(limit, lift, highest, sums, factor, m, g, holds, columns)
+        column_multipliers(limit, lift, highest, sums, factor, m, g, holds, columns)
         _newton_step(
             x, r, rows, n, n_all, m, width, limit, lift, holds, columns, g, p, q, H, excess, packed, index, d, h
         )  # fmt: skip
@@ -340,18 +96,18 @@ def _minimise(
             lowest, uppermost = min(lowest, d[i]), max(uppermost, d[i])
             old[i] = f[i]
         if not slope < 0:  # rounding, or a step across many kinks
-            _sweep(a, t, r, rows, n, m, width, limit, lift, highest, sums, factor, g, holds, columns, f)
-            _evaluate(a, t, f, n_all, width, limit, lift, highest, sums, factor, x, rows)
-            used, residual = used + 1, _residual(rows, r, n)
+            sweep(a, t, r, rows, n, m, width, limit, lift, highest, sums, factor, g, holds, columns, f)
+            evaluate(a, t, f, n_all, width, limit, lift, highest, sums, factor, x, rows)
+            used, residual = used + 1, row_residual(rows, r, n)
             continue
         step = min(1.0, REACH / max(uppermost - lowest, TINY))
         low, at_low, high, at_high, found = 0.0, slope, np.inf, 0.0, False
         for turn in range(SEARCH):
             for i in range(n):
                 f[i] = old[i] + step * d[i]
-            _evaluate(a, t, f, n_all, width, limit, lift, highest, sums, factor, x, rows)
+            evaluate(a, t, f, n_all, width, limit, lift, highest, sums, factor, x, rows)
             used += 1
-            here, reached = _slope(rows, r, d, n), _residual(rows, r, n)
+            here, reached = _slope(rows, r, d, n), row_residual(rows, r, n)
             found = 0.9 * slope <= here <= -0.5 * slope or reached <= max(goal, 0.5 * residual)
             if found or used >= budget:
                 break
@@ -368,11 +124,11 @@ def _minimise(
         if not found and used < budget:  # what is sure to be lower, and a sweep
             for i in range(n):
                 f[i] = old[i] + low * d[i]
-            _evaluate(a, t, f, n_all, width, limit, lift, highest, sums, factor, x, rows)
-            _sweep(a, t, r, rows, n, m, width, limit, lift, highest, sums, factor, g, holds, columns, f)
-            _evaluate(a, t, f, n_all, width, limit, lift, highest, sums, factor, x, rows)
+            evaluate(a, t, f, n_all, width, limit, lift, highest, sums, factor, x, rows)
+            sweep(a, t, r, rows, n, m, width, limit, lift, highest, sums, factor, g, holds, columns, f)
+            evaluate(a, t, f, n_all, width, limit, lift, highest, sums, factor, x, rows)
             used += 2
-        residual = _residual(rows, r, n)
+        residual = row_residual(rows, r, n)
     return used, residual
 
 
@@ -517,8 +273,8 @@ def entropic(
             continue
         if n == 0:  # only the row whose sum is free
             f[:n_all] = 0
-            _evaluate(a, 1.0, f, n_all, width, limit, lift, highest, sums, factor, x, rows)
-        _column_multipliers(limit, lift, highest, sums, factor, m, g, holds, columns)
+            evaluate(a, 1.0, f, n_all, width, limit, lift, highest, sums, factor, x, rows)
+        column_multipliers(limit, lift, highest, sums, factor, m, g, holds, columns)
         off = _column_residual(x, n_all, m, width, limit, lift)
         iterations[b], residuals[b] = used, off if not off <= residual else residual
         shift = 0.0
@@ -573,7 +329,7 @@ def entropic_centre(X, tight, G, free_row, ticket, Y, a, b):
                 centred[i * width + j] -= means[j]
                 rows[i] += x[i * width + j]
                 p[i] += x[i * width + j] * centred[i * width + j]
-        _solve_system(x, n, N, M, width, tight[k], rows, columns, p, q, H, excess, packed, index, d, h)
+        solve_system(x, n, N, M, width, tight[k], rows, columns, p, q, H, excess, packed, index, d, h)
         for i in range(N):
             a[k, i] = d[i] if i < n else 0.0
             for j in range(M):
