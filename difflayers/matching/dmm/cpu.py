@@ -5,6 +5,7 @@ from torch import Tensor
 
 from difflayers._backends import run_threads
 from difflayers.matching.dmm import kernels
+from difflayers.matching.dmm.projections import LANES
 from difflayers.matching.problems import check_problems
 
 
@@ -33,7 +34,7 @@ def dmm(
 def bits_shape(shape: torch.Size, rounds: int) -> tuple[int, int, int]:
     """(B, rounds, bytes) for costs (B, n, m): n rows of bits of t, and one of q."""
     B, n, m = shape
-    return B, rounds, (n + 1) * ((m + kernels.LANES - 1) // kernels.LANES)
+    return B, rounds, (n + 1) * ((m + LANES - 1) // LANES)
 
 
 def dmm_adjoint(
