@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from difflayers._backends import run_threads
-from difflayers._checks import LARGEST_NUMBER, as_array, shown
+from difflayers._checks import as_array, shown
 from difflayers.metrics import kernels
 
 Masks: TypeAlias = NDArray[np.bool_] | NDArray[np.integer[Any]] | Tensor
@@ -94,12 +95,12 @@ def boundary_f(
     """
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float, np.integer, np.floating)):
         raise TypeError(f"tolerance must be a number; got {type(tolerance).__name__}")
-    if not isinstance(tolerance, int | float):
-        tolerance = float(tolerance)  # a float32 cannot be compared with the largest number: that overflows
+    try:
+        tolerance = float(tolerance)
+    except OverflowError:
+        raise ValueError(f"tolerance must be at most {sys.float_info.max:g}; got {shown(tolerance)}") from None
     if not 0 < tolerance < math.inf:
         raise ValueError(f"tolerance must be a positive number; got {tolerance}")
-    if tolerance > LARGEST_NUMBER:
-        raise ValueError(f"tolerance must be at most {LARGEST_NUMBER:g}; got {shown(tolerance)}")
     g, m, out, taken, voids = _prepared(truth, prediction, void)
     height, width = g.shape[-2:]
     radius = tolerance if tolerance >= 1 else math.ceil(tolerance * math.hypot(height, width))

@@ -166,7 +166,7 @@ def test_a_long_video_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> N
     for t, _, labels in run.steps():
         if t in (20, 70):
             gc.collect()
-            tensors[t] = sum(one.numel() for one in gc.get_objects() if issubclass(type(one), torch.Tensor))
+            tensors[t] = sum(one.numel() for one in gc.get_objects() if type(one) is torch.Tensor)
         numbers.append(int((labels > 0).sum()))
     assert len(numbers) == 80 and numbers[0] == 36
     # Six for the contact sheet, the first, the last of the follower, and those of the loops.
