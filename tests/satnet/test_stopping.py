@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from difflayers import functional
 from difflayers._numba import STOP
-from difflayers.satnet import cpu, kernels, oracle
+from difflayers.satnet import adjoint, cpu, kernels, oracle
 from difflayers.satnet.gram import gram
 
 DTYPES = [torch.float32, torch.float64]
@@ -97,5 +97,5 @@ def test_ctrl_c_is_heard_between_iterations_of_the_backward_solve() -> None:
     inputs = [t.numpy() for t in (S, gram(S), V, norms, p.given, pull)]
     outputs = [U.numpy(), iterations.numpy()]
     damping = 0.1 / float(cpu.scaling(p.S)) ** 2
-    interrupted(kernels.adjoint, [*inputs, damping, 10**4, 0.0, 600**2], outputs, outputs[1])
+    interrupted(adjoint.adjoint, [*inputs, damping, 10**4, 0.0, 600**2], outputs, outputs[1])
     assert 0 < iterations.item() < count.item() and U.isfinite().all()
