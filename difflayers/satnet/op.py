@@ -104,7 +104,7 @@ def _vmap_adjoint(info: Any, in_dims: Sequence[int | None], *args: Any) -> tuple
 
 
 class _VectorsReverse(torch.autograd.Function):
-    """(S, z, ...) -> (out, V, norms, sweeps, decreases), differentiable in V: the implicit function behind the layer."""
+    """(S, z, ...) -> (out, V, norms, sweeps, decreases). V alone has a derivative: the implicit function."""
 
     generate_vmap_rule = True
 
@@ -112,13 +112,14 @@ class _VectorsReverse(torch.autograd.Function):
     def forward(
         S: Tensor, z: Tensor, given: Tensor, start: Tensor, prox_lam: float, max_iter: int, eps: float
     ) -> tuple[Tensor, ...]:
-        return _mixing(S, z, given, start, max_iter, eps)
+        out, V, norms, sweeps, decreases = _mixing(S, z, given, start, max_iter, eps)
+        # Floating point all, and none marked as not differentiable: under vmap torch.func gives each a tangent.
+        return out, V, norms, sweeps.double(), decreases
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         S, z, given, start, *ctx.options = inputs
-        out, V, norms, sweeps, decreases = output
-        ctx.mark_non_differentiable(out, norms, sweeps, decreases)
+        _, V, norms, _, _ = output
         ctx.save_for_backward(S, z, given, start, V, norms)
         ctx.save_for_forward(S, z, given, start, V, norms)
 
@@ -153,7 +154,8 @@ class _Vectors(_VectorsReverse):
             fixed = torch.nn.functional.pad(moved, (0, 0, 1, V.shape[1] - 1 - n))
             pull = pull + gram_product(scaled, fixed)
         dV = fixed + _apply(_SolveReverse, _Solve, S, V, norms, given, pull, *ctx.options)
-        return None, dV, None, None, None
+        zeros = torch.zeros_like(z[:, :1].sum(1), dtype=torch.float64)
+        return torch.zeros_like(z), dV, torch.zeros_like(norms), zeros, zeros.clone()
 
 
 class _SolveReverse(torch.autograd.Function):
@@ -277,7 +279,7 @@ def vectors(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(out, V, sweeps, decreases) of a batch, differentiable in V alone: give `out` to `probabilities`."""
     out, V, _, sweeps, decreases = _apply(_VectorsReverse, _Vectors, S, z, given, start, prox_lam, max_iter, eps)
-    return out, V, sweeps, decreases
+    return out.detach(), V, sweeps.detach().long(), decreases.detach()
 
 
 def probabilities(V: Tensor, z: Tensor, given: Tensor, out: Tensor) -> Tensor:

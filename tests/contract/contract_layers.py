@@ -42,9 +42,6 @@ class Layer:
     """How often it can be differentiated: 0, 1 or 2 times."""
     forward_mode: str = ""
     """Empty where it has one; else what its refusal says."""
-    forward_of_mapped: bool = True
-    """Whether jvp of vmap works, beside vmap of jvp: torch.func gives each result of a mapped function a tangent, and
-    fails with an error of its own where one is an integer, as the number of sweeps of SATNet."""
     plain: bool = False
     """Whether it is made of torch's own operators, as far as derivatives go."""
     smooth: bool = True
@@ -149,7 +146,6 @@ LAYERS: dict[str, Layer] = {
         parameters=("S",),
         half=False,
         start=lambda solution: solution.vectors.detach(),
-        forward_of_mapped=False,
         bad=((NAN, "z must be in"),),
     ),
     "satnet, input mask": Layer(
@@ -159,7 +155,6 @@ LAYERS: dict[str, Layer] = {
         parameters=("S",),
         half=False,
         start=lambda solution: solution.vectors.detach(),
-        forward_of_mapped=False,
         bad=((NAN, "z must be in"),),
         head=lambda: nn.Sequential(nn.Linear(30, 6), nn.Sigmoid()),
     ),

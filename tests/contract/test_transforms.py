@@ -119,9 +119,8 @@ def test_jacobians_in_both_modes(name: str) -> None:
 
     assert_close(seeded(along, first, direction, *rest), want, rtol=1e-5, atol=1e-7)
     assert_close(seeded(mapped(along), first, direction, *rest), want, rtol=1e-5, atol=1e-7)
-    if layer.forward_of_mapped:
-        other = seeded(jvp, lambda x: mapped(module)(x, *rest), (first,), (direction,))[1]
-        assert_close(other, want, rtol=1e-5, atol=1e-7)
+    other = seeded(jvp, lambda x: mapped(module)(x, *rest), (first,), (direction,))[1]
+    assert_close(other, want, rtol=1e-5, atol=1e-7)
     with torch.no_grad():
         assert_close(seeded(along, first, direction, *rest), want, rtol=1e-5, atol=1e-7)
 
