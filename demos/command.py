@@ -11,8 +11,8 @@ from typing import Any
 
 MOST = 2**31 - 1
 """Of counts: what torch's and the kernels' sizes hold."""
-MOST_RATE = 1e6
-"""Of learning rates; far greater ones do not fit into float32."""
+MOST_RATE = 1e30
+"""Of learning rates; greater ones do not fit into float32."""
 
 
 def check_counts(options: Any, *names: str, least: int = 1) -> None:
