@@ -25,6 +25,12 @@ def check_counts(options: Any, *names: str, least: int = 1) -> None:
                 raise ValueError(f"--{name.replace('_', '-')}: got {count}, wanted {wanted}")
 
 
+def check_rate(name: str, value: float) -> None:
+    """Raise ``ValueError``, naming the option, unless it is a learning rate."""
+    if not 0 < value <= MOST_RATE:
+        raise ValueError(f"{name}: got {value}, wanted a positive number, at most {MOST_RATE:g}")
+
+
 def check_seeds(options: Any, name: str = "seed") -> None:
     """Raise ``ValueError``, naming the option, unless it is a seed, or a tuple of them, for torch and for NumPy."""
     value = getattr(options, name)

@@ -3,7 +3,7 @@ what is wanted."""
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -90,10 +90,10 @@ def check_names(name: str, value: Sequence[str] | None, count: int) -> None:
         raise ValueError(f"{name} must be one for each of {count}; got {len(value)}")
 
 
-def listed_clauses(clauses: Iterable[Any], at: int | None = None) -> list[Any]:
+def listed_clauses(clauses: Any, at: int | None = None) -> list[Any]:
     """The clauses, or the literals of the clause with number `at`, as a list."""
     try:
-        if isinstance(clauses, str | bytes):
+        if isinstance(clauses, str | bytes | bytearray):
             raise TypeError
         return list(clauses)
     except TypeError:

@@ -23,7 +23,7 @@ from torch.nn.functional import binary_cross_entropy
 from tqdm import tqdm
 
 from demos.checkpoints import checkpoint_errors, load_weights
-from demos.command import MOST_RATE, check_counts, check_seeds, run
+from demos.command import check_counts, check_rate, check_seeds, run
 from demos.devices import checked_device
 from demos.files import csv_rows, csv_text, make_folder, write_atomically
 from difflayers import SATNet
@@ -62,10 +62,10 @@ class Options:
         check_counts(self, "epochs", "train", "test", "batch_size", "m")
         check_counts(self, "aux", least=0)
         check_seeds(self, "seeds")
-        for name in ("lr", "prox_lam", "eps"):
-            if not 0 <= getattr(self, name) < float("inf") or (name == "lr" and not 0 < self.lr <= MOST_RATE):
-                wanted = f"more than 0, at most {MOST_RATE:g}" if name == "lr" else "0 or more"
-                raise ValueError(f"--{name.replace('_', '-')}: got {getattr(self, name)}, wanted {wanted}")
+        check_rate("--lr", self.lr)
+        for name in ("prox_lam", "eps"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"--{name.replace('_', '-')}: got {getattr(self, name)}, wanted 0 or more")
 
 
 def draw_sequences(length: int, count: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from demos.command import guarded
 from demos.devices import add_device, checked_device
-from demos.files import csv_text, make_folder, write_atomically
+from demos.files import check_folder, csv_text, write_atomically
 
 # torch and numba are imported after the options are read, so that --help answers at once.
 if TYPE_CHECKING:
@@ -186,8 +186,7 @@ def run(arguments: argparse.Namespace) -> None:
     existing = [str(path) for path in files.values() if path.exists()]
     if existing and not arguments.overwrite:
         raise ValueError(f"--out: {existing[0]} exists; pass --overwrite to replace it, or another directory")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out: {out} is a file, wanted a directory")
+    check_folder(out, "--out")
     needed = ["tqdm"] if arguments.no_picture else ["tqdm", "matplotlib"]
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
         instead = ", or pass --no-picture" if missing == ["matplotlib"] else ""
@@ -202,7 +201,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     config, device = _config(arguments), checked_device(arguments.device)
     torch.set_num_threads(1)  # networks this small gain nothing from more
-    make_folder(out, "--out")
+    out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     runs: list[Run] = []
     with progress_bar(config.trainings(), "", " trainings") as bar:

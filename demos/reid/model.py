@@ -122,16 +122,21 @@ def _cross_entropy(log_X: Tensor, match: Tensor) -> Tensor:
     return -log_X.gather(-1, match[..., None]).mean()
 
 
+def _losses(assignment: Assignment, square: Loss, log: Callable[[Tensor, Problems], Tensor]) -> dict[str, Loss]:
+    """The loss of X, and that of log X where it has a gradient."""
+    if assignment.log is None:
+        return {"square": square}
+    log_X = assignment.log
+    return {"log": lambda S, problems, net: log(log_X(S), problems), "square": square}
+
+
 def _labels(assignment: Assignment) -> dict[str, Loss]:
     """X against the true assignment."""
 
     def square(S: Tensor, problems: Problems, net: Features) -> Tensor:
         return (assignment.X(S) - _one_hot(problems.match, S.shape[-1])).square().sum(-1).mean()
 
-    if assignment.log is None:
-        return {"square": square}
-    log_X = assignment.log
-    return {"log": lambda S, problems, net: _cross_entropy(log_X(S), problems.match), "square": square}
+    return _losses(assignment, square, lambda log_X, problems: _cross_entropy(log_X, problems.match))
 
 
 def _outcomes(assignment: Assignment) -> dict[str, Loss]:
@@ -141,14 +146,10 @@ def _outcomes(assignment: Assignment) -> dict[str, Loss]:
         truth, P = one_hot_outcomes(problems)
         return (assignment.X(S) @ P - truth).square().sum(-1).mean()
 
-    if assignment.log is None:
-        return {"square": square}
-    log_X = assignment.log
+    def log(log_X: Tensor, problems: Problems) -> Tensor:
+        return -log_X.masked_fill(~_agreement(problems), -math.inf).logsumexp(-1).mean()
 
-    def log(S: Tensor, problems: Problems, net: Features) -> Tensor:
-        return -log_X(S).masked_fill(~_agreement(problems), -math.inf).logsumexp(-1).mean()
-
-    return {"log": log, "square": square}
+    return _losses(assignment, square, log)
 
 
 def _counts(assignment: Assignment) -> dict[str, Loss]:

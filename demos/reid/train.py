@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from demos.command import check_counts
 from demos.reid.data import Problems, Sizes, make_problems
 from demos.reid.model import EXPERIMENTS, Features, Loss, Method, counts, one_hot_outcomes
 from demos.schedule import set_cosine_rate
@@ -53,10 +54,7 @@ class Config:
     sizes: Sizes
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "seeds", "tuning_worlds", "test"):
-            if not 1 <= (value := getattr(self, name)) < 2**31:
-                wanted = "1 or more" if value < 1 else "at most 2**31 - 1"
-                raise ValueError(f"{name.replace('_', '-')}: got {value}, wanted {wanted}")
+        check_counts(self, "steps", "batch_size", "seeds", "tuning_worlds", "test")
         if self.seeds > FIRST_TUNING_SEED:
             raise ValueError(f"seeds: got {self.seeds}, wanted at most {FIRST_TUNING_SEED}")
         if not self.train or min(self.train) < 1 or len(set(self.train)) < len(self.train):

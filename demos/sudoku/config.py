@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-from demos.command import MOST_RATE
+from demos.command import check_rate
 from demos.sudoku.boards import check_box
 
 IMAGE_NAMES = {"mnist": "MNIST", "digits": "scikit-learn's digits"}
@@ -94,8 +94,7 @@ class TrainConfig:
             raise ValueError(
                 f"start: got it with network {self.network}, wanted satnet, whose layer alone can be taken over"
             )
-        if not 0 < self.lr <= MOST_RATE:
-            raise ValueError(f"lr: got {self.lr}, wanted a positive number, at most {MOST_RATE:g}")
+        check_rate("lr", self.lr)
         if not 0 <= self.weight_decay * self.lr < 1:
             raise ValueError(f"weight_decay: got {self.weight_decay}, wanted 0 or more and less than 1 / lr")
         if not 0 <= self.eps < 1:

@@ -15,7 +15,7 @@ from torch.nn.functional import binary_cross_entropy
 from tqdm import tqdm
 
 from demos.checkpoints import checkpoint_errors, load_weights, read_checkpoint, with_prefix
-from demos.command import MOST_RATE, check_counts, check_seeds
+from demos.command import check_counts, check_rate, check_seeds
 from demos.files import write_atomically
 from demos.schedule import set_cosine_rate
 from difflayers import Domains, SATNet
@@ -58,10 +58,9 @@ class Training:
         check_seeds(self)
         if not 2 <= self.longest <= 8:
             raise ValueError(f"--longest: got {self.longest}, wanted 2 to 8")
-        for name in ("lr", "false_rules"):
-            if not 0 < getattr(self, name) <= MOST_RATE:
-                wanted = f"more than 0, at most {MOST_RATE:g}"
-                raise ValueError(f"--{name.replace('_', '-')}: got {getattr(self, name)}, wanted {wanted}")
+        check_rate("--lr", self.lr)
+        if not 0 < self.false_rules < float("inf"):
+            raise ValueError(f"--false-rules: got {self.false_rules}, wanted more than 0")
 
 
 @dataclass(frozen=True)

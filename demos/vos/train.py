@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from demos.checkpoints import checkpoint_errors, load_weights, read_checkpoint, with_prefix
-from demos.command import MOST_RATE
+from demos.command import check_rate
 from demos.distributed import loss_of_all, place
 from demos.files import write_atomically
 from demos.schedule import set_cosine_rate
@@ -67,8 +67,7 @@ class TrainConfig:
         for name, lowest in (("epochs", 1), ("steps", 1), ("batch_size", 1), ("longest", 1), ("gap", 1), ("seed", 0)):
             if getattr(self, name) < lowest:
                 raise ValueError(f"{name} must be {lowest} or more; got {getattr(self, name)}")
-        if not 0 < self.lr <= MOST_RATE:
-            raise ValueError(f"lr must be a positive number, at most {MOST_RATE:g}; got {self.lr}")
+        check_rate("lr", self.lr)
 
 
 @dataclass(frozen=True)

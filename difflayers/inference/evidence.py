@@ -152,9 +152,8 @@ def decode(
                 index, tried = torch.tensor(open_), torch.stack(values)
                 answers.paths[index] += 1
                 if propagator is not None and attempt > 0:
-                    z, known = domains.encode(tried, observed[index])
                     probing = torch.ones(len(index), dtype=torch.bool)
-                    refuted = propagator(torch.cat((known & (z > 0.5), known & (z < 0.5)), 1), probing)[1]
+                    refuted = propagator(propagator.known(tried, observed[index]), probing)[1]
                     index, tried = index[~refuted], tried[~refuted]
                 if len(index):
                     if paths:

@@ -174,6 +174,7 @@ class Propagator:
     """
 
     def __init__(self, rules: Rules) -> None:
+        self._domains = rules.domains
         n = rules.domains.bits
         places = [sorted({i - 1 if i > 0 else n - i - 1 for i in clause}) for clause in rules.clauses]
         lengths = np.array([len(clause) for clause in places], np.int64)
@@ -183,6 +184,11 @@ class Propagator:
         # For each literal the clauses that it is in.
         self._clauses = np.arange(len(places)).repeat(lengths)[order]
         self._starts = np.searchsorted(self._literals[order], np.arange(2 * n + 1))
+
+    def known(self, values: Tensor, given: Tensor, excluded: Tensor | None = None) -> Tensor:
+        """The state of partial assignments, as `Domains.encode` takes them."""
+        z, known = self._domains.encode(values, given, excluded=excluded)
+        return torch.cat((known & (z > 0.5), known & (z < 0.5)), 1)
 
     def __call__(self, true: Tensor, probing: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The state at which nothing follows any more, and whether it contradicts the rules, (B,); both on the CPU.

@@ -147,14 +147,17 @@ class _Paths:
         """The rows that are in use, (A,)."""
         return torch.tensor([row for row, tree in enumerate(self.trees) if tree is not None], dtype=torch.int64)
 
+    def _first(self, rows: Tensor) -> Tensor:
+        """Which of the rows are their problem's first decimation, (A,)."""
+        return torch.tensor([self.trees[row].paths == 1 for row in rows.tolist()], dtype=torch.bool)
+
     def propagate(self, rows: Tensor) -> None:
         """Fix and exclude what the rules imply; a first decimation goes on without them where it has broken one."""
         if self.propagator is None:
             return
         rows = rows[~self.broken[rows]]
-        z, known = self.domains.encode(self.values[rows], self.given[rows], excluded=self.excluded[rows])
-        careful = torch.tensor([self.trees[row].paths > 1 for row in rows.tolist()], dtype=torch.bool)
-        true, conflict = self.propagator(torch.cat((known & (z > 0.5), known & (z < 0.5)), 1), careful)
+        known = self.propagator.known(self.values[rows], self.given[rows], self.excluded[rows])
+        true, conflict = self.propagator(known, ~self._first(rows))
         n = self.domains.bits
         scores = self.domains.marginals(0.5 + 0.5 * (true[:, :n].float() - true[:, n:].float()))
         fine = rows[~conflict]
@@ -198,7 +201,7 @@ class _Paths:
         lead, value = best - second.clamp(min=0), scores.argmax(-1)
         given, before = self.given[rows], self.values[rows]
         lead = torch.where(given, -torch.inf, torch.where(second < 0, torch.inf, lead))
-        first = torch.tensor([self.trees[row].paths == 1 for row in rows.tolist()])
+        first = self._first(rows)
         share = torch.where(first, COARSE, FINE) * (~given).sum(1)
         count = torch.maximum(share.round().clamp(min=1), (lead >= SURE).sum(1))
         order = lead.argsort(dim=1, descending=True, stable=True)

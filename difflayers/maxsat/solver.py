@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difflayers._checks import LARGEST_K, check_generator, check_number, check_size
+from difflayers._checks import LARGEST_K, check_generator, check_number, check_size, listed_clauses
 from difflayers._distribution import needs
 from difflayers.functional._satnet import default_k
 from difflayers.maxsat import exact as pysat
@@ -298,11 +298,9 @@ def _instance(problem: object, n: int | None, weights: Sequence[float] | np.ndar
                 )
         return problem if isinstance(problem, Instance) else read(problem)
     try:
-        rows = None if isinstance(problem, bytes | bytearray) else list(problem)  # type: ignore[call-overload]
+        rows = listed_clauses(problem)
     except TypeError:
-        rows = None
-    if rows is None:
-        raise TypeError(f"problem must be a path, an Instance or clauses; got {type(problem).__name__}")
+        raise TypeError(f"problem must be a path, an Instance or clauses; got {type(problem).__name__}") from None
     return Instance.from_clauses(rows, n, weights)
 
 

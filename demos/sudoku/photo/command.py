@@ -340,16 +340,14 @@ def _write_rules(path: Path) -> str:
 
 def run_photo_study(arguments: argparse.Namespace) -> int:
     """Measure reading and decoding."""
-    from demos.files import check_folder, csv_text, write_atomically
+    from demos.files import check_output, csv_text, write_atomically
     from demos.sudoku.photo.collection import load_collection
 
     boards = load_collection(arguments.data)
     names = ("methods.csv", "spoiled.csv", "photographs.csv")
     if arguments.csv is not None:
-        check_folder(arguments.csv, "--csv")
         for name in names:
-            if (arguments.csv / name).exists() and not arguments.overwrite:
-                raise ValueError(f"{arguments.csv / name}: this file exists; --overwrite replaces it")
+            check_output(arguments.csv / name, "--csv", overwrite=arguments.overwrite)
     _set_up(arguments)
     from tabulate import tabulate
 

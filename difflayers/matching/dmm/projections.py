@@ -125,35 +125,26 @@ def _make_project_rows(height, replay):
     return project_rows
 
 
-_project_4, _project_2, _project_1 = (_make_project_rows(height, False) for height in (4, 2, 1))
-_replay_4, _replay_2, _replay_1 = (_make_project_rows(height, True) for height in (4, 2, 1))
+def _in_tiles(replay):
+    """All rows, in tiles of four, then two, then one."""
+    four, two, one = (_make_project_rows(height, replay) for height in (4, 2, 1))
+
+    @helper
+    def rows(t, n_rows, blocks, row_shift, row_sums, column_shift, column_sums, bits):
+        a = 0
+        while a + 4 <= n_rows:
+            four(t, a, blocks, row_shift, row_sums, column_shift, column_sums, bits)
+            a += 4
+        if a + 2 <= n_rows:
+            two(t, a, blocks, row_shift, row_sums, column_shift, column_sums, bits)
+            a += 2
+        if a < n_rows:
+            one(t, a, blocks, row_shift, row_sums, column_shift, column_sums, bits)
+
+    return rows
 
 
-@helper
-def project_rows(t, n_rows, blocks, row_shift, row_sums, column_shift, column_sums, bits):
-    """All rows, in tiles."""
-    a = 0
-    while a + 4 <= n_rows:
-        _project_4(t, a, blocks, row_shift, row_sums, column_shift, column_sums, bits)
-        a += 4
-    if a + 2 <= n_rows:
-        _project_2(t, a, blocks, row_shift, row_sums, column_shift, column_sums, bits)
-        a += 2
-    if a < n_rows:
-        _project_1(t, a, blocks, row_shift, row_sums, column_shift, column_sums, bits)
-
-
-@helper
-def replay_rows(t, n_rows, blocks, row_shift, row_sums, column_shift, column_sums, bits):
-    a = 0
-    while a + 4 <= n_rows:
-        _replay_4(t, a, blocks, row_shift, row_sums, column_shift, column_sums, bits)
-        a += 4
-    if a + 2 <= n_rows:
-        _replay_2(t, a, blocks, row_shift, row_sums, column_shift, column_sums, bits)
-        a += 2
-    if a < n_rows:
-        _replay_1(t, a, blocks, row_shift, row_sums, column_shift, column_sums, bits)
+project_rows, replay_rows = _in_tiles(replay=False), _in_tiles(replay=True)
 
 
 @intrinsic

@@ -82,26 +82,26 @@ class QuadraticFunction(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         X, _, columns, _, _ = output
         ctx.set_materialize_grads(False)  # `matching_loss` holds X for second derivatives, and has no first one in it
-        ctx.save_for_backward(X, columns, inputs[1], output[1])
-        ctx.save_for_forward(X, columns, inputs[1], output[1])
+        ctx.save_for_backward(X, columns, inputs[1])
+        ctx.save_for_forward(X, columns, inputs[1])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *unused: Tensor) -> tuple[Tensor | None, ...]:
         if grad is None:
             return (None,) * 8
-        X, columns, gamma, _ = ctx.saved_tensors
+        X, columns, gamma = ctx.saved_tensors
         along = -_Jacobian.apply(X.detach(), columns, grad) / gamma[:, None, None].to(X.dtype)
         return along, (along * X).sum((1, 2)).to(gamma.dtype), None, None, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, cost: Tensor | None, gamma: Tensor | None, *unused: Any) -> tuple[Tensor | None, ...]:
-        X, columns, weight, rows = ctx.saved_tensors
+        X, columns, weight = ctx.saved_tensors
         direction = torch.zeros_like(X) if cost is None else cost
         if gamma is not None:
             direction = direction + X * gamma[:, None, None].to(X.dtype)
         tangent = -_Jacobian.apply(X.detach(), columns, direction) / weight[:, None, None].to(X.dtype)
-        zeros = (torch.zeros_like(t) for t in (rows, columns, weight.double(), weight.double()))
-        return tangent, *zeros
+        rows, one = X.sum(2, dtype=columns.dtype), X.sum((1, 2), dtype=torch.float64)
+        return tangent, *(torch.zeros_like(other) for other in (rows, columns, one, one))
 
 
 @forward_mode
