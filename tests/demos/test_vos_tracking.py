@@ -434,7 +434,7 @@ def test_proposals_of_pasted_clips() -> None:
         (lambda: TrainConfig(loss="both"), "loss must be one of pairs, layer"),
         (lambda: TrainConfig(matching="greedy"), "which are differentiable"),
         (lambda: TrainConfig(epochs=0), "epochs must be 1 or more"),
-        (lambda: TrainConfig(lr=0), "lr must be"),
+        (lambda: TrainConfig(lr=0), "lr: got 0, wanted a positive number"),
     ],
 )
 def test_wrong_options(make, message: str) -> None:  # type: ignore[no-untyped-def]
