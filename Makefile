@@ -61,6 +61,11 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 
+# These two build and check the archives; the package itself goes into an environment of its own.
+$(VENV)/.release: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'build>=1.2' 'twine>=6'
+	touch $@
+
 # One stamp for each extra; installing an extra again after pyproject.toml changed is quick.
 $(VENV)/.%: $(BUILD) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'

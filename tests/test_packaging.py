@@ -34,7 +34,6 @@ def test_version_and_extras_are_those_of_the_metadata() -> None:
         "onnx",
         "test",
         "docs",
-        "release",
         "web",
     }
 
@@ -47,6 +46,11 @@ def test_every_folder_of_the_package_is_listed() -> None:
     }
     folders = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "difflayers").rglob("__init__.py")}
     assert folders <= listed, folders - listed
+
+
+def test_citation_names_this_version() -> None:
+    lines = (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines()
+    assert f"version: {difflayers.__version__}" in lines
 
 
 @pytest.mark.slow
