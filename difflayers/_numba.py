@@ -9,10 +9,20 @@ from numba import config, njit, types
 from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 
-# Helpers are only called from compiled code; they compile sooner without wrappers for callers from Python and C.
-_OPTIONS = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+# Helpers are only called from compiled code; they compile sooner without wrappers for callers from Python and C. LLVM
+# inlines each of them into its kernel. A call would go to the helper's own machine code in the process that compiles, and
+# to the kernel's copy of it in one that loads the kernel from disk: these two may sum in different orders.
+_OPTIONS = {
+    "nogil": True,
+    "error_model": "numpy",
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+    "forceinline": True,
+}
 
 helper = njit(**_OPTIONS)
+# Products may join their sums; all else is as written.
+helper_contract = njit(fastmath={"contract"}, **_OPTIONS)
 # Sums may be vectorised; inf and NaN keep their meaning.
 helper_fast = njit(fastmath={"contract", "reassoc", "nsz"}, **_OPTIONS)
 

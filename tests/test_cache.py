@@ -1,7 +1,9 @@
 """Compiled kernels on disk: kept where they can be, and no error where they cannot."""
 
+import importlib
 import importlib.util
 import os
+import pkgutil
 import subprocess
 import sys
 import warnings
@@ -13,7 +15,9 @@ import numba
 import numpy as np
 import pytest
 from numba.core import caching
+from numba.core.dispatcher import Dispatcher
 
+import difflayers
 from difflayers import _numba
 
 SOURCE = """
@@ -120,3 +124,37 @@ def test_uncompiled_kernels_are_refused_by_name() -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode != 0 and "NUMBA_DISABLE_JIT=1 is set: unset it" in done.stderr
+
+
+HASHES = """
+import hashlib, torch
+from difflayers.functional import dmm_matching
+
+cost = torch.rand(64, 10, 50, generator=torch.Generator().manual_seed(0)).requires_grad_()
+(gradient,) = torch.autograd.grad(dmm_matching(cost).square().sum(), cost)
+print(hashlib.sha256(gradient.numpy().tobytes()).hexdigest())
+"""
+
+
+def test_the_process_that_compiles_and_the_next_one_get_the_same_bits(tmp_path: Path) -> None:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "kernels"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    compiled, loaded = (
+        subprocess.run(
+            [sys.executable, "-c", HASHES], env=environment, capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(2)
+    )
+    assert compiled == loaded and len(compiled) == 65
+
+
+def test_helpers_are_inlined_into_their_kernels() -> None:
+    """A call would run other machine code in the process that compiles than in those that load the kernel."""
+    found = []
+    for module in pkgutil.walk_packages(difflayers.__path__, "difflayers."):
+        if module.name.startswith("difflayers.cuda_ext"):
+            continue
+        for name, value in vars(importlib.import_module(module.name)).items():
+            if isinstance(value, Dispatcher) and not isinstance(value._cache, _numba._Cache):
+                assert value.targetoptions.get("forceinline"), f"{module.name}.{name}"
+                found.append(name)
+    assert len(found) > 50

@@ -3,8 +3,10 @@
 import math
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from difflayers._numba import helper_contract
 
 _SHIFT = 1.5 * 2.0**52  # x + _SHIFT has the nearest integer of x in its last bits
 _LOG2E = 1 / math.log(2)
@@ -31,7 +33,7 @@ def _as_float(typingctx, bits):
 
 
 # Sums must be as written (the shift rounds), but a product may join its sum.
-@njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath={"contract"})
+@helper_contract
 def exp(x):
     """exp(x) to 2 units in the last place: x = k log 2 + r, a polynomial of degree 11 in r, 2^k by its bits.
 
