@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import redirect_stderr, suppress
 from typing import Any
 
 MOST = 2**31 - 1
@@ -39,7 +42,7 @@ def check_seeds(options: Any, name: str = "seed") -> None:
             raise ValueError(f"--{name}: got {seed}, wanted 0 or more and less than 2**63")
 
 
-def guarded(program: str, action: Callable[[], int | None], interrupted: str = "interrupted") -> int:
+def guarded(program: str, action: Callable[[], int | None]) -> int:
     """Act, and return the exit status.
 
     Options or files that make no sense (a ``ValueError``), and files that cannot be read or written (an ``OSError``), end in
@@ -58,15 +61,18 @@ def guarded(program: str, action: Callable[[], int | None], interrupted: str = "
     main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, terminate) if main else None
     try:
-        return action() or 0
+        status = action() or 0
+        sys.stdout.flush()
+        return status
     except BrokenPipeError:  # the reader, `head` say, has had enough
-        sys.stderr.close()
+        with suppress(OSError):  # what is left to be written goes nowhere, or Python would complain at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (ValueError, OSError) as error:
         print(f"{program}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\n{interrupted}", file=sys.stderr)
+        print("\ninterrupted", file=sys.stderr)
         return 143 if terminated else 130
     finally:
         if main:
@@ -79,12 +85,61 @@ def run(
     options: Any,
     action: Callable[[Any], int | None],
     argv: list[str] | None,
+    *,
+    start: Any = None,
+    command: str | None = None,
 ) -> int:
     """Read the options, a dataclass or a union of them (subcommands), and act on them, :func:`guarded`.
 
     The dataclass's fields are the options, the texts below them the help.
+
+    Parameters
+    ----------
+    program, description
+        For the help.
+    options
+        The dataclass, or the union.
+    action
+        What to do with the options that were read; it may return an exit status.
+    argv
+        The words of the command line; those of the process if None.
+    start
+        Options to start from, instead of the dataclass's own defaults.
+    command
+        The subcommand that is meant where none is given.
     """
+    words = sys.argv[1:] if argv is None else argv
+    if command is not None and (not words or (words[0].startswith("-") and words[0] not in ("-h", "--help"))):
+        words = [command, *words]
+
+    def act() -> int | None:
+        read = _read(program, description, options, words, start)
+        return 0 if read is None else action(read)
+
+    return guarded(program, act)
+
+
+def _read(program: str, description: str | None, options: Any, words: list[str], start: Any) -> Any:
+    """The options; None if the help was asked for, and has been printed. Raise ``ValueError`` for wrong ones."""
     import tyro
 
-    arguments = tyro.cli(options, prog=program, description=description, args=argv)
-    return guarded(program, lambda: action(arguments))
+    more = {} if start is None else {"default": start}
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)  # no --no-x, no "--x None"
+    told = io.StringIO()
+    try:
+        with redirect_stderr(told):
+            return tyro.cli(options, prog=program, description=description, args=words, config=config, **more)
+    except SystemExit as end:
+        if not end.code:
+            return None
+    raise ValueError(_one_line(told.getvalue()))
+
+
+def _one_line(told: str) -> str:
+    """What is said of wrong options in a box of many lines, without the help in it."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", told)
+    lines = [line.strip(" │|") for line in plain.splitlines()[1:-1]]
+    parts = [" ".join(part.split()) for part in re.split(r"(?:^|\n)[─-]*\n", "\n".join(lines))]
+    help_texts = ("Argument helptext", "For full helptext", "Got errors")
+    kept = [part for part in parts if part and not part.startswith(help_texts)]
+    return re.sub(r"^Error parsing [^:]*: (?=--)", "", "; ".join(kept))

@@ -235,8 +235,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; wrong options end it with status 2 and one line that says what was wrong."""
     parser = build_parser()
     options = parser.parse_args(arguments)
-    interrupted = f"interrupted; the trainings that were finished are in {options.out / RUNS_NAME}"
-    return guarded(PROGRAM, lambda: run(options), interrupted)
+
+    def act() -> None:
+        try:
+            run(options)
+        except KeyboardInterrupt:
+            print(f"\nthe trainings that were finished are in {options.out / RUNS_NAME}", file=sys.stderr)
+            raise
+
+    return guarded(PROGRAM, act)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import gzip
 import os
-import signal
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,7 @@ from safetensors.torch import save_file
 
 from demos import files
 from demos.checkpoints import load_weights, read_checkpoint
-from demos.command import check_counts, check_seeds, guarded
-from demos.files import check_output, csv_rows, make_folder, write_atomically, written_beside
+from demos.files import check_output, csv_rows, make_folder, write_atomically
 from demos.parity.__main__ import main as parity
 from demos.sudoku.__main__ import main as sudoku
 from demos.sudoku.photo.reader import WEIGHTS, load_reader
@@ -200,52 +197,9 @@ def test_weights_of_another_dtype_shape_or_name_are_refused(tmp_path: Path) -> N
         read_checkpoint(tmp_path / "none", "x", argument="model", missing="")
 
 
-@dataclass(frozen=True)
-class Numbers:
-    """What options can hold."""
-
-    epochs: int | None = None
-    lengths: tuple[int, ...] = (3,)
-    seed: int = 0
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "told"),
-    [
-        ("epochs", 0, "--epochs: got 0, wanted 1 or more"),
-        ("lengths", (3, -1), "--lengths: got -1, wanted 1 or more"),
-        ("lengths", (10**30,), r"--lengths: got 10+, wanted at most 2\*\*31 - 1"),
-        ("seed", -1, r"--seed: got -1, wanted 0 or more and less than 2\*\*63"),
-        ("seed", 2**63, r"--seed: got 9223372036854775808, wanted 0 or more and less than 2\*\*63"),
-    ],
-)
-def test_numbers_out_of_range_are_named(option: str, value: Any, told: str) -> None:
-    options = Numbers(**{option: value})
-
-    def check() -> None:
-        check_counts(options, "epochs", "lengths")
-        check_seeds(options)
-
-    with pytest.raises(ValueError, match=told):
-        check()
-
-
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"--output: .*file is a file, wanted a directory"):
         make_folder(tmp_path / "file", "--output")
     with pytest.raises(ValueError, match=r"--output: .*below cannot be made: Not a directory"):
         make_folder(tmp_path / "file" / "below", "--output")
-
-
-def test_sigterm_ends_a_command_as_ctrl_c_does(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-
-    def act() -> None:
-        with written_beside(tmp_path / "out") as temporary:
-            temporary.write_text("half")
-            signal.raise_signal(signal.SIGTERM)
-
-    assert guarded("program", act) == 143
-    assert "interrupted" in capsys.readouterr().err and not list(tmp_path.iterdir())
-    assert signal.getsignal(signal.SIGTERM) is before
