@@ -123,7 +123,7 @@ def warm() -> Iterator[Row]:
                     prices, used = None, torch.zeros(16, dtype=torch.int64)
                     for k, frame in enumerate(frames):
                         found = functional.solve_quadratic(frame, gamma, start=prices, require_convergence=True)
-                        prices = found.column_multipliers if name == "warm" else None
+                        prices = found.multipliers if name == "warm" else None
                         used += found.iterations if k else 0
                     return used
 

@@ -5,12 +5,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from difflayers._checks import check_number, check_same_device, check_size, check_tensor, holds_values
+from difflayers._checks import check_number, check_size, holds_values
 from difflayers._solution import table
 from difflayers.matching.entropic import plain
 from difflayers.matching.entropic.op import EntropicFunction
 from difflayers.matching.entropic.problems import add_births, check_epsilon, weigh_entropy
-from difflayers.matching.problems import Problems, finite, prepare, proposals_of
+from difflayers.matching.problems import Problems, check_multipliers, finite, prepare, proposals_of
 
 
 class EntropicSolution(NamedTuple):
@@ -38,6 +38,11 @@ class EntropicSolution(NamedTuple):
     column_multipliers: Tensor
     """beta (..., m), float64: the price of proposal j, at least 0, and 0 where its column sums to less than 1. With
     `unmatched_proposal_cost` a column sums to 1 whatever its price, which then can be negative."""
+
+    @property
+    def multipliers(self) -> tuple[Tensor, Tensor]:
+        """Those of rows and of columns: a `start` for the next solve."""
+        return self.row_multipliers, self.column_multipliers
 
     def __str__(self) -> str:
         return table(self)
@@ -132,8 +137,9 @@ def solve_entropic(
     Args:
         cost, epsilon, template_mask, proposal_mask, unmatched_cost, unmatched_proposal_cost: as for `entropic_matching`.
         tolerance, max_iter, require_convergence: as for `entropic_matching`.
-        start: `(row_multipliers, column_multipliers)` of problems much like these, (..., n) and (..., m), each broadcast over
-            the batch: fewer passes, the same solution within the tolerance.
+        start: `multipliers` of a problem much like each of these, a pair: (..., n) of rows and (..., m) of columns, both
+            broadcast over the batch. The solution of the last frame of a video, say. Fewer passes, the same solution within the
+            tolerance.
 
     Returns:
         An `EntropicSolution`.
@@ -148,8 +154,7 @@ def solve_entropic(
         >>> solution = functional.solve_entropic(cost, epsilon=0.1)
         >>> bool(solution.converged), solution.column_multipliers.round(decimals=4)
         (True, tensor([0.1498, 0.0000, 0.0000], dtype=torch.float64))
-        >>> prices = solution.row_multipliers, solution.column_multipliers
-        >>> int(functional.solve_entropic(cost, epsilon=0.1, start=prices).iterations)
+        >>> int(functional.solve_entropic(cost, epsilon=0.1, start=solution.multipliers).iterations)
         1
     """
     return _solve(
@@ -238,23 +243,7 @@ def _solve(
 
 def _prices(start: tuple[Tensor, Tensor] | None, problems: Problems, births: bool) -> Tensor:
     """The multipliers of rows to start with, (B, N); (B, 0) if there are none. Those of columns follow from them."""
-    cost, shape = problems.cost, problems.shape
     if start is None:
-        return cost.new_empty(cost.shape[0], 0, dtype=torch.float64)
-    if not isinstance(start, tuple) or len(start) != 2:
-        raise TypeError(f"start must be a pair (row_multipliers, column_multipliers); got {type(start).__name__}")
-    shapes = shape[:-1], (*shape[:-2], shape[-1])
-    for name, tensor, wanted in zip(("start[0]", "start[1]"), start, shapes, strict=True):
-        check_tensor(name, tensor)
-        check_same_device(name, tensor, "the cost", cost.device)
-        try:
-            tensor.broadcast_to(wanted)
-        except RuntimeError:
-            raise ValueError(
-                f"{name} must have shape {tuple(wanted)} or broadcast to it; got {tuple(tensor.shape)}"
-            ) from None
-        if holds_values(tensor) and not torch.compiler.is_compiling() and not bool(tensor.isfinite().all()):
-            raise ValueError(f"{name} must be finite; got {tensor[~tensor.isfinite()][0].item()}")
-    rows = start[0].detach().double().broadcast_to(shapes[0]).reshape(problems.templates.shape)
-    rows = torch.where(problems.templates, rows, 0)
+        return problems.cost.new_empty(problems.cost.shape[0], 0, dtype=torch.float64)
+    rows = torch.where(problems.templates, check_multipliers(start, problems)[0], 0)
     return torch.cat((rows, rows.new_zeros(rows.shape[0], 1)), 1) if births else rows

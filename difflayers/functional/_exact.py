@@ -4,11 +4,11 @@ from typing import Literal, NamedTuple, get_args
 
 from torch import Tensor
 
-from difflayers._checks import check_fits, check_number, check_same_device, check_tensor
+from difflayers._checks import check_fits, check_number
 from difflayers._solution import table
 from difflayers.matching.exact.op import assign as _assign
 from difflayers.matching.exact.op import exact_certificate, matrix, solve
-from difflayers.matching.problems import Problems, prepare
+from difflayers.matching.problems import Problems, check_multipliers, prepare
 
 Gradient = Literal["blackbox", "straight-through", "none"]
 
@@ -38,6 +38,11 @@ class ExactSolution(NamedTuple):
     not there."""
     column_multipliers: Tensor
     """beta (..., m), float64, at least 0: the price of proposal j."""
+
+    @property
+    def multipliers(self) -> tuple[Tensor, Tensor]:
+        """Those of rows and of columns: a `start` for the next solve."""
+        return self.row_multipliers, self.column_multipliers
 
     def __str__(self) -> str:
         return table(self)
@@ -194,16 +199,16 @@ def solve_exact(
 
     Args:
         cost, template_mask, proposal_mask, unmatched_cost, gradient, strength: as for `exact_matching`.
-        start: `(row_multipliers, column_multipliers)` of problems much like these, (..., n) and (..., m), each broadcast over
-            the batch: the solution of the last frame of a video, say. The optimum is the same; of several equally good
-            assignments it may be another. It is found sooner where n = m and costs have changed by little; elsewhere a
-            start from nothing is as good. Only those of columns are used.
+        start: `multipliers` of a problem much like each of these, a pair: (..., n) of rows and (..., m) of columns, both
+            broadcast over the batch. The solution of the last frame of a video, say. The optimum is the same; of several
+            equally good assignments it may be another. It is found sooner where n = m and costs have changed by little;
+            elsewhere a start from nothing is as good. Only those of columns are used.
 
     Returns:
         An `ExactSolution`.
 
     Raises:
-        TypeError, ValueError: as `exact_matching` does; multipliers of columns in `start` negative or not finite.
+        TypeError, ValueError: as `exact_matching` does; multipliers in `start` not finite, or those of columns negative.
 
     Example:
         >>> import torch
@@ -253,27 +258,8 @@ def _solve(
     check_exact_options(gradient, strength)
     problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
     check_fits("strength", strength, problems.cost.dtype)
-    prices = None if start is None else _prices(start, cost)
+    prices = None if start is None else check_multipliers(start, problems)[1]
     X, columns, alpha, beta, scans = solve(
         problems.cost, problems.templates, prices, problems.slack, centered, gradient, float(strength)
     )
     return problems, X, columns, alpha, beta, scans
-
-
-def _prices(start: tuple[Tensor, Tensor], cost: Tensor) -> Tensor:
-    """The multipliers of columns to start with, (B, m)."""
-    if not isinstance(start, tuple) or len(start) != 2:
-        raise TypeError(f"start must be a pair (row_multipliers, column_multipliers); got {type(start).__name__}")
-    shapes = (cost.shape[:-1], (*cost.shape[:-2], cost.shape[-1]))
-    for name, tensor, shape in zip(("start[0]", "start[1]"), start, shapes, strict=True):
-        check_tensor(name, tensor)
-        check_same_device(name, tensor, "the cost", cost.device)
-        if tensor.ndim < 1 or tensor.shape[-1] != shape[-1] or tensor.ndim > len(shape):
-            raise ValueError(f"{name} must have shape {tuple(shape)} or broadcast to it; got {tuple(tensor.shape)}")
-    try:
-        prices = start[1].detach().double().broadcast_to(shapes[1])
-    except RuntimeError:
-        raise ValueError(
-            f"start[1] must have shape {tuple(shapes[1])} or broadcast to it; got {tuple(start[1].shape)}"
-        ) from None
-    return prices.reshape(-1, cost.shape[-1]) if cost.shape[-1] else prices.reshape(cost.shape[:-2].numel(), 0)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from difflayers._checks import check_number, check_same_device, check_size, check_tensor, holds_values
 from difflayers._solution import table
-from difflayers.matching.problems import DTYPES, Problems, prepare
+from difflayers.matching.problems import DTYPES, Problems, check_multipliers, prepare
 from difflayers.matching.quadratic.op import QuadraticFunction
 
 
@@ -35,6 +35,11 @@ class QuadraticSolution(NamedTuple):
     column_multipliers: Tensor
     """beta (..., m), float64, at least 0: the price of proposal j, 0 where it is not taken whole."""
 
+    @property
+    def multipliers(self) -> tuple[Tensor, Tensor]:
+        """Those of rows and of columns: a `start` for the next solve."""
+        return self.row_multipliers, self.column_multipliers
+
     def __str__(self) -> str:
         return table(self)
 
@@ -49,7 +54,6 @@ def quadratic_matching(
     tolerance: float = 1e-9,
     max_iter: int = 500,
     require_convergence: bool = False,
-    start: Tensor | None = None,
 ) -> Tensor:
     r"""Match n templates to m proposals at minimum cost, made strictly convex, exactly.
 
@@ -69,8 +73,6 @@ def quadratic_matching(
             works in for float32 too.
         max_iter: at most so many Newton steps.
         require_convergence: raise a RuntimeError if the tolerance is not reached.
-        start: (..., m), a warm start: the `column_multipliers` of a problem close to this one, from `solve_quadratic` or
-            any other method of this family. It changes the time that the solver takes, not what it finds.
 
     Returns:
         (..., n, m), the dtype of the cost.
@@ -91,7 +93,7 @@ def quadratic_matching(
     check_solver_options(tolerance, max_iter)
     problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
     weight = weigh_squares(problems, gamma)
-    known = _start(problems, start)
+    known = _start(problems, None)
     return problems.restore(_solve(problems, weight, known, "cost", tolerance, max_iter, require_convergence)[0])
 
 
@@ -105,19 +107,22 @@ def solve_quadratic(
     tolerance: float = 1e-9,
     max_iter: int = 500,
     require_convergence: bool = False,
-    start: Tensor | None = None,
+    start: tuple[Tensor, Tensor] | None = None,
 ) -> QuadraticSolution:
     """`quadratic_matching`, with how the solver ended and the multipliers of rows and columns.
 
     Args:
-        cost, gamma, template_mask, proposal_mask, unmatched_cost, tolerance, max_iter, require_convergence, start: as for
+        cost, gamma, template_mask, proposal_mask, unmatched_cost, tolerance, max_iter, require_convergence: as for
             `quadratic_matching`.
+        start: `multipliers` of a problem much like each of these, a pair: (..., n) of rows and (..., m) of columns, both
+            broadcast over the batch. The solution of the last frame of a video, say. Fewer steps, the same solution within the
+            tolerance. Only those of columns are used.
 
     Returns:
         A `QuadraticSolution`.
 
     Raises:
-        TypeError, ValueError, RuntimeError: as `quadratic_matching` does.
+        TypeError, ValueError, RuntimeError: as `quadratic_matching` does; multipliers in `start` not finite.
 
     Example:
         >>> import torch
@@ -220,17 +225,11 @@ def weigh_squares(problems: Problems, gamma: float | Tensor) -> Tensor:
         raise ValueError(f"gamma must broadcast to the batch, {tuple(batch)}; got {tuple(gamma.shape)}") from None
 
 
-def _start(problems: Problems, start: Tensor | None) -> Tensor:
+def _start(problems: Problems, start: tuple[Tensor, Tensor] | None) -> Tensor:
     """Column multipliers to begin with, (B, m), that of unmatched templates included."""
-    B, _, m = problems.cost.shape
     if start is None:
-        return problems.cost.new_zeros(B, m, dtype=torch.float64)
-    check_tensor("start", start)
-    check_same_device("start", start, "cost", problems.cost.device)
-    shape = (*problems.shape[:-2], problems.shape[-1])
-    if start.shape != shape:
-        raise ValueError(f"start must have shape {tuple(shape)}, a multiplier a proposal; got {tuple(start.shape)}")
-    known = start.detach().double().reshape(B, shape[-1])
+        return problems.cost.new_zeros(problems.cost.shape[0], problems.cost.shape[2], dtype=torch.float64)
+    known = check_multipliers(start, problems)[1]
     return torch.nn.functional.pad(known, (0, 1)) if problems.slack else known
 
 

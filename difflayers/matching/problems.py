@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difflayers._checks import LARGEST_NUMBER, check_mask, check_same_device, check_tensor, filled, shown
+from difflayers._checks import LARGEST_NUMBER, check_mask, check_same_device, check_tensor, filled, holds_values, shown
 from difflayers._cuda import capturing
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -175,6 +175,25 @@ def check_problems(name: str, cost: Tensor, templates: Tensor, slack: bool) -> N
         _refuse_values(name, cost, templates, slack)
     if not slack:
         _check_own_proposals(name, cost.numpy(), templates.numpy())
+
+
+def check_multipliers(start: tuple[Tensor, Tensor], problems: Problems) -> tuple[Tensor, Tensor]:
+    """A `start` as multipliers of rows (B, n) and of columns (B, m), in float64; raise if it does not fit."""
+    if not isinstance(start, tuple) or len(start) != 2:
+        raise TypeError(f"start must be a pair (row_multipliers, column_multipliers); got {type(start).__name__}")
+    *batch, n, m = problems.shape
+    known = []
+    for name, tensor, wanted in (("start[0]", start[0], (*batch, n)), ("start[1]", start[1], (*batch, m))):
+        check_tensor(name, tensor)
+        check_same_device(name, tensor, "the cost", problems.cost.device)
+        try:
+            whole = tensor.detach().double().broadcast_to(wanted)
+        except RuntimeError:
+            raise ValueError(f"{name} must have shape {wanted} or broadcast to it; got {tuple(tensor.shape)}") from None
+        if holds_values(tensor) and not torch.compiler.is_compiling() and not bool(tensor.isfinite().all()):
+            raise ValueError(f"{name} must be finite; got {tensor[~tensor.isfinite()][0].item()}")
+        known.append(whole.reshape(problems.cost.shape[0], wanted[-1]))
+    return known[0], known[1]
 
 
 def _allowed_values(cost: Tensor, templates: Tensor, slack: bool) -> Tensor:

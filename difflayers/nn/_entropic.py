@@ -96,7 +96,7 @@ class EntropicMatching(nn.Module):
 
         Args:
             cost, template_mask, proposal_mask: as for `forward`.
-            start: the multipliers of rows and columns of problems much like these.
+            start: `multipliers` of a problem much like this one: see `functional.solve_entropic`.
 
         Raises:
             TypeError, ValueError, RuntimeError: as `forward` does.

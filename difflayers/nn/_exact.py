@@ -73,7 +73,7 @@ class ExactMatching(nn.Module):
 
         Args:
             cost, template_mask, proposal_mask: as for `forward`.
-            start: the multipliers of rows and columns of a problem much like this one.
+            start: `multipliers` of a problem much like this one: see `functional.solve_exact`.
 
         Raises:
             TypeError, ValueError: as `forward` does.

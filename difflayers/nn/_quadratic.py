@@ -79,13 +79,13 @@ class QuadraticMatching(nn.Module):
         template_mask: Tensor | None = None,
         proposal_mask: Tensor | None = None,
         *,
-        start: Tensor | None = None,
+        start: tuple[Tensor, Tensor] | None = None,
     ) -> functional.QuadraticSolution:
         """The assignment, how the solver ended, and the multipliers of rows and columns: `functional.solve_quadratic`.
 
         Args:
             cost, template_mask, proposal_mask: as for `forward`.
-            start: (..., m), a warm start: the `column_multipliers` of a problem close to this one.
+            start: `multipliers` of a problem much like this one: see `functional.solve_quadratic`.
 
         Raises:
             TypeError, ValueError, RuntimeError: as `forward` does.

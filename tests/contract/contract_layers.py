@@ -114,10 +114,6 @@ class Assign(nn.Module):
         return functional.assign(cost, template_mask, proposal_mask, unmatched_cost=0.3)
 
 
-def _multipliers(solution: Any) -> tuple[Tensor, Tensor]:
-    return solution.row_multipliers, solution.column_multipliers
-
-
 def _parameter(value: float) -> nn.Parameter:
     return nn.Parameter(torch.tensor(value))
 
@@ -164,21 +160,21 @@ LAYERS: dict[str, Layer] = {
         unmatched=True,
         parameters=("unmatched_cost",),
     ),
-    "quadratic": _matching(lambda: QuadraticMatching(0.3), start=lambda solution: solution.column_multipliers),
+    "quadratic": _matching(lambda: QuadraticMatching(0.3), start=lambda solution: solution.multipliers),
     "quadratic, unmatched": _matching(
         lambda: QuadraticMatching(_parameter(0.3), unmatched_cost=0.4, tolerance=1e-10, max_iter=100),
         unmatched=True,
         parameters=("gamma",),
     ),
     "projection": _matching(Projection, "X", forbids=-INF, solves=False),
-    "entropic": _matching(lambda: EntropicMatching(0.1), start=_multipliers),
+    "entropic": _matching(lambda: EntropicMatching(0.1), start=lambda solution: solution.multipliers),
     "entropic, dustbins": _matching(
         lambda: EntropicMatching(
             _parameter(0.2), unmatched_cost=_parameter(0.4), unmatched_proposal_cost=_parameter(0.3)
         ),
         unmatched=True,
         parameters=("epsilon", "unmatched_cost", "unmatched_proposal_cost"),
-        start=_multipliers,
+        start=lambda solution: solution.multipliers,
     ),
     "exact": _matching(
         lambda: ExactMatching(strength=1.0, unmatched_cost=_parameter(0.4)),
@@ -186,7 +182,7 @@ LAYERS: dict[str, Layer] = {
         orders=1,
         smooth=False,
         forward_mode="has no forward mode",
-        start=_multipliers,
+        start=lambda solution: solution.multipliers,
         parameters=("unmatched_cost",),
     ),
     "straight-through": _matching(lambda: ExactMatching("straight-through"), plain=True, smooth=False),

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.distributed
 import torch.multiprocessing
-from contract_layers import DIFFERENTIABLE, LAYERS, made, seeded, value_and_gradients
+from contract_layers import DIFFERENTIABLE, INF, LAYERS, NAN, made, seeded, value_and_gradients
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.testing import assert_close
@@ -208,3 +208,28 @@ def test_the_table_has_what_is_public() -> None:
     public = {value for name in difflayers.nn.__all__ if isinstance(value := getattr(difflayers.nn, name), type)}
     assert public == {type(made(name)) for name in LAYERS} & public
     assert set(LAYERS) - set(DIFFERENTIABLE) == {"assign"}
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if name.startswith(("quadratic", "entropic", "exact"))])
+def test_starts_of_matchings(name: str) -> None:
+    """Multipliers broadcast over the batch; a start that does not fit is refused by name."""
+    solve, cost = made(name).solve, LAYERS[name].draw(2)[0]
+    cold = solve(cost)
+    rows, columns = cold.multipliers
+    assert rows.shape == (2, 3) and columns.shape == (2, 5)
+    for start in (cold.multipliers, (rows[0], columns[0])):
+        assert_close(solve(cost, start=start).value, cold.value, rtol=0, atol=1e-7)
+    for wrong, words in [
+        ((rows, columns[:, :3]), r"^start\[1\] must have shape \(2, 5\) or broadcast to it; got \(2, 3\)"),
+        ((rows[:, :2], columns), r"^start\[0\] must have shape \(2, 3\) or broadcast to it; got \(2, 2\)"),
+        ((rows, torch.zeros(3, 5)), r"^start\[1\] must have shape \(2, 5\)"),
+        ((torch.full((3,), NAN), columns), r"^start\[0\] must be finite; got nan"),
+        ((rows, torch.full((5,), INF)), r"^start\[1\] must be finite; got inf"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            solve(cost, start=wrong)
+    for got in (columns, (rows,), cold, [rows, columns]):
+        with pytest.raises(TypeError, match=r"^start must be a pair \(row_multipliers, column_multipliers\); got "):
+            solve(cost, start=got)
+    with pytest.raises(TypeError, match=r"^start\[1\] must be a tensor; got list"):
+        solve(cost, start=(rows, columns.tolist()))
