@@ -40,6 +40,37 @@ def milliseconds(value: str) -> str:
     return f"{float(value):,.{2 if float(value) < 100 else 3}g}" if float(value) < 1000 else f"{float(value):,.0f}"
 
 
+def two_figures(value: str) -> str:
+    """A number to two figures, small ones with an exponent; 0 for what rounding left of a 0."""
+    number = float(value)
+    if abs(number) < 1e-12:
+        return "0"
+    return re.sub(r"e-0(\d)", r"e-\1", f"{number:.2g}") if abs(number) < 100 else f"{number:,.0f}"
+
+
+def latest(benchmark: str, *key: str) -> list[Row]:
+    """The last measured row of each key, in the order of the benchmark's last run."""
+    rows: dict[tuple[str, ...], Row] = {}
+    for row in read(f"benchmarks/results/{benchmark}.csv"):
+        rows.pop(name := tuple(row[part] for part in key), None)
+        rows[name] = row
+    return list(rows.values())
+
+
+def benchmark_table(rows: list[Row], columns: dict[str, Callable[[Row], str]]) -> Table:
+    """A line for each row, a column for each entry."""
+    return [list(columns), ["---"] * len(columns), *([told(row) for told in columns.values()] for row in rows)]
+
+
+def field(name: str, told: Callable[[str], str] = two_figures, unit: str = "") -> Callable[[Row], str]:
+    """A column that shows one field."""
+    return lambda row: told(row[name]) + unit
+
+
+def size(row: Row) -> str:
+    return f"{count(row['n'])} x {count(row['m'])}"
+
+
 # --- the tables -----------------------------------------------------------------------------------------------
 
 
@@ -151,11 +182,101 @@ def validity() -> Table:
     return table
 
 
+def matching_comparison() -> Table:
+    columns = {"method": field("method", "`{}`".format), "gap": field("gap"), "off": field("off")}
+    return benchmark_table(latest("matching-comparison", "method"), {**columns, "microseconds": field("us")})
+
+
+def matching_choice() -> Table:
+    columns = {
+        "costs": field("costs", str),
+        "method": field("method", str),
+        **{name: field(name) for name in ("gap", "columns", "signs", "entropy")},
+        **{name: field(name, lambda value: f"{float(value):.0%}") for name in ("no gradient", "learned")},
+        "ms a problem": field("ms"),
+    }
+    return benchmark_table(latest("matching-choice", "costs", "method"), columns)
+
+
+def matching_exact() -> Table:
+    rows = [row for row in latest("matching-exact", "costs", "B", "n", "m") if row["costs"] == "uniform"]
+    columns = {
+        "problems": field("B", count),
+        "size": size,
+        "`assign`, ms": field("assign ms"),
+        "`solve_exact`, ms": field("solve ms"),
+        **{f"{peer}, ratio": field(f"{peer} ratio") for peer in ("scipy", "lapx", "torch-linear-assignment")},
+    }
+    return benchmark_table(rows, columns)
+
+
+def matching_entropic() -> Table:
+    columns = {
+        "dtype": field("dtype", str),
+        "epsilon": field("epsilon", str),
+        "here, ms": field("ms"),
+        "off": field("off"),
+        "POT, ms": field("pot ms"),
+        "POT, ratio": field("pot ratio"),
+        "pygmtools, ms": field("pygmtools ms"),
+        "pygmtools, ratio": field("pygmtools ratio"),
+        "pygmtools, off": field("pygmtools off"),
+    }
+    return benchmark_table(latest("matching-entropic", "dtype", "epsilon"), columns)
+
+
+def matching_memory() -> Table:
+    columns = {
+        "problems": field("B", count),
+        "size": size,
+        "method": field("method", str),
+        "costs": field("costs mb", unit=" MB"),
+        "peak beyond them": field("peak mb", unit=" MB"),
+    }
+    return benchmark_table(latest("matching-memory", "method", "B", "n", "m"), columns)
+
+
+def matching_step() -> Table:
+    columns = {
+        "dtype": field("dtype", str),
+        "DMM, ms": field("dmm ms"),
+        "oracle, ratio": field("oracle ratio"),
+        "quadratic, ms": field("quadratic ms"),
+        "cvxpylayers, ratio": field("cvxpylayers ratio"),
+        "Sinkhorn, ms": field("sinkhorn ms"),
+        "2 x 3, DMM, ms": field("2 x 3 dmm call ms"),
+        "2 x 3, quadratic, ms": field("2 x 3 quadratic call ms"),
+    }
+    return benchmark_table(latest("matching-step", "dtype"), columns)
+
+
+def matching_growth() -> Table:
+    columns = {"problems": field("B", count), "size": size}
+    methods = {"DMM, ms a problem": "dmm 40, 5, 0.1 ms", "quadratic, ms a problem": "quadratic 0.05 ms"}
+    columns |= {head: field(name) for head, name in methods.items()}
+    return benchmark_table(latest("matching-growth", "B", "n", "m"), columns)
+
+
+def matching_warm() -> Table:
+    columns = {"drift": field("drift", str), "gamma": field("gamma", str)}
+    for name, head in (("cold", "anew"), ("warm", "warm")):
+        columns |= {f"{head}, steps": field(f"{name} steps"), f"{head}, ms": field(f"{name} ms")}
+    return benchmark_table(latest("matching-warm", "drift", "gamma"), columns)
+
+
 ORIGINAL = "demos/sudoku/results/original-9x9"
 NAMES = {"gcc": "GCC", "axtls": "axTLS"}
 TABLES: dict[str, Callable[[], Table]] = {
     "choice": choice,
     "exact": exact,
+    "matching-choice": matching_choice,
+    "matching-comparison": matching_comparison,
+    "matching-entropic": matching_entropic,
+    "matching-exact": matching_exact,
+    "matching-growth": matching_growth,
+    "matching-memory": matching_memory,
+    "matching-step": matching_step,
+    "matching-warm": matching_warm,
     "pairs": pairs,
     "problems": problems,
     "search": search,
