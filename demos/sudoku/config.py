@@ -3,65 +3,89 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, fields
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from demos.command import check_rate
+from tyro.constructors import PrimitiveConstructorSpec
+
+from demos.command import Whole, check_rate, optional
 from demos.sudoku.boards import check_box
 
 IMAGE_NAMES = {"mnist": "MNIST", "digits": "scikit-learn's digits"}
 NETWORKS = ("satnet", "convnet", "convnet-mask")
 
+Givens = Annotated[
+    tuple[int, int],
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="N|LO-HI",
+        instance_from_str=lambda texts: parse_givens(texts[0]),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [shown(value)],
+    ),
+]
+"""The lowest and the highest number of given cells: on the command line ``34`` or ``28-36``."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainOptions:
+    """The options of a training, apart from its boards' size and file."""
+
+    givens: Givens
+    """Given cells of a generated board: a number, or a range that each board draws its own from."""
+    train: int
+    """Boards to train on: the first ones of a file."""
+    test: int
+    """Boards to test on, unseen in training: the last ones of a file."""
+    masks: Annotated[Givens | None, optional("N|LO-HI")] = None
+    """Train on the solutions with so many random cells given, others each time (default: on the puzzles as they are)."""
+    decimation: int = 0
+    """With --masks: show a board after so many rounds in which the network's surest cells are given, where right."""
+    permuted: bool = False
+    """Show the network the bits of all boards in one random order, drawn from the seed."""
+    images: Annotated[Literal["mnist", "digits"] | None, optional("{mnist,digits}")] = None
+    """Given cells are images of handwritten digits: MNIST's, or scikit-learn's (default: bits)."""
+    mnist_root: Annotated[str | None, optional("DIR")] = "data/mnist"
+    """Where MNIST is, or is downloaded to."""
+    given_labels: bool = True
+    """Whether the loss covers the given cells too, as in the SATNet paper; with images it can leave them out."""
+    network: Literal["satnet", "convnet", "convnet-mask"] = "satnet"
+    """What completes the bits: a SATNet layer, or one of the convolutional networks of the SATNet paper."""
+    layers: int = 10
+    """Of a convolutional network: its 3x3 convolutions."""
+    filters: int = 512
+    """Of a convolutional network: filters of each convolution."""
+    start: Annotated[str | None, optional("CHECKPOINT")] = None
+    """Begin with the layer's weights in this checkpoint, of the same sizes (default: random weights)."""
+    aux: int
+    """Auxiliary variables of the SATNet layer."""
+    m: int
+    """Its number of clauses: the rank of its weights."""
+    k: Whole
+    """The dimension of its vectors."""
+    max_iter: int
+    """At most so many sweeps to a solution."""
+    eps: float
+    """The sweeps stop at this relative decrease."""
+    lr: float
+    """The highest learning rate. It falls to zero along half a cosine."""
+    weight_decay: float = 0.0
+    """Each step takes off this share of the weights, times the learning rate (AdamW)."""
+    batch_size: int
+    """Boards a step."""
+    epochs: int
+    """Times through the training boards."""
+    seed: int
+    """Seeds the generated boards, the first weights, the order of the boards, and the layer's random starts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(TrainOptions):
     """Everything that decides the result of a training run."""
 
     box: int
     """Box size: 2 for 4x4 boards, 3 for 9x9 boards."""
     data: str | None
     """A puzzle,solution CSV; ``None`` for generated boards."""
-    givens: tuple[int, int]
-    """Of generated boards: the lowest and highest number of given cells."""
-    train: int
-    """How many boards to train on: the first of the data."""
-    test: int
-    """How many boards to test on, unseen in training: the last of the data."""
-    masks: tuple[int, int] | None = None
-    """Train on the solutions of the training boards with new cells given each time, chosen at random: the lowest and highest
-    number of them. ``None``: train on the puzzles as they are."""
-    decimation: int = 0
-    """With masks: a board is shown after so many rounds of what a search does. The network solves it, and the most confident
-    eighth of the blank cells are given from then on, where they are right."""
-    permuted: bool = False
-    """Whether the network sees the bits of all boards in one random order, drawn from the seed."""
-    images: str | None = None
-    """Given cells are images of digits: ``mnist`` or ``digits`` (scikit-learn's). ``None``: they are bits."""
-    mnist_root: str | None = "data/mnist"
-    """Where MNIST is; it may have moved when a run is resumed."""
-    given_labels: bool = True
-    """Whether the loss covers the given cells' bits too, as in the SATNet paper, or the blank cells' alone."""
-    network: str = "satnet"
-    """``satnet``, ``convnet`` or ``convnet-mask``."""
-    layers: int = 10
-    filters: int = 512
-    """``layers`` and ``filters`` are the convolutional networks'."""
-    start: str | None = None
-    """A checkpoint whose layer a new run begins with, of the same sizes; ``None``: random weights."""
-    aux: int
-    m: int
-    k: int | None
-    max_iter: int
-    eps: float
-    """``aux``, ``m``, ``k``, ``max_iter`` and ``eps`` are those of :class:`difflayers.SATNet`."""
-    lr: float
-    """The highest learning rate. It falls to zero along half a cosine."""
-    weight_decay: float = 0.0
-    """Each step takes off this share of the weights, times the learning rate (AdamW). The layer does not depend on the scale of
-    its weights: what decays is what the boards do not hold up."""
-    batch_size: int
-    epochs: int
-    seed: int
-    """For the generated boards, the initial weights, the order of the boards, the layer's random starts."""
 
     def __post_init__(self) -> None:
         check_box(self.box)
@@ -120,6 +144,16 @@ class TrainConfig:
         return f"{name} ({self.layers} layers of {self.filters} filters)"
 
     @classmethod
+    def of(cls, options: TrainOptions, box: int, data: str | None = None) -> TrainConfig:
+        """Build it from the options of a command line."""
+        return cls(box=box, data=data, **vars(options))
+
+    @property
+    def options(self) -> TrainOptions:
+        """The options of a command line that make it, with :attr:`box` and :attr:`data`."""
+        return TrainOptions(**{field.name: getattr(self, field.name) for field in fields(TrainOptions)})
+
+    @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
         """Build it from what ``dataclasses.asdict`` and JSON have made of it; options that have a default may be missing."""
         names = {field.name for field in fields(cls)}
@@ -141,15 +175,20 @@ def parse_givens(text: str) -> tuple[int, int]:
     return lowest, highest
 
 
+def shown(value: object) -> str:
+    """Write the value of an option as on the command line."""
+    if isinstance(value, tuple):
+        return "-".join(map(str, dict.fromkeys(value)))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _check_at_least(name: str, value: int | None, lowest: int) -> None:
     if value is not None and value < lowest:
         raise ValueError(f"{name}: got {value}, wanted {lowest} or more")
 
 
-PRESETS: dict[int, TrainConfig] = {
-    2: TrainConfig(
-        box=2,
-        data=None,
+DEFAULTS = {
+    2: TrainOptions(
         givens=(4, 8),
         train=800,
         test=1000,
@@ -163,9 +202,7 @@ PRESETS: dict[int, TrainConfig] = {
         epochs=15,
         seed=0,
     ),
-    3: TrainConfig(
-        box=3,
-        data=None,
+    3: TrainOptions(
         givens=(31, 36),
         train=9000,
         test=1000,
@@ -180,7 +217,10 @@ PRESETS: dict[int, TrainConfig] = {
         seed=0,
     ),
 }
-"""The defaults for 4x4 boards, which are also those of the quick demo, and for 9x9 boards.
+"""Of the options, by box size: for 4x4 boards, which are also those of the quick demo, and for 9x9 boards.
 
 With those for 4x4, every seed from 0 to 9 ends at 1,000 of 1,000 unseen boards: ``python -m demos.sudoku --seed S``.
 """
+
+PRESETS = {box: TrainConfig.of(options, box) for box, options in DEFAULTS.items()}
+"""The configurations that they make."""

@@ -1,372 +1,369 @@
-"""The options of the command line."""
+"""The commands and their options; those of photographs are in :mod:`demos.sudoku.photo.options`.
+
+Nothing here imports torch, so that ``--help`` and wrong options answer at once: :meth:`Command.check` says what can be seen to
+be wrong without it, and only :meth:`Command.act` imports what does the work.
+"""
 
 from __future__ import annotations
 
-import argparse
-from dataclasses import fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
-from demos.devices import add_device
-from demos.sudoku.config import NETWORKS, PRESETS, TrainConfig, parse_givens
-from demos.sudoku.photo import command as photo
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from demos.command import File, Whole, check_counts, optional
+from demos.files import check_output
+from demos.sudoku.config import DEFAULTS, Givens, TrainConfig, TrainOptions, shown
 
 PROGRAM = "python -m demos.sudoku"
-DEMO_OUTPUT = Path("runs/sudoku-4x4")
 
-_DESCRIPTION = """\
-Sudoku learnt from examples by one SATNet layer, which is told nothing of the rules.
-
-Without a command this is the quick demo: it generates 4x4 puzzles, trains a network on
-them from nothing in about a minute, and has it solve boards whose solutions it never saw.
-"""
-
-_EPILOG = f"""\
-examples:
-  {PROGRAM}
-  {PROGRAM} train --box 3
-  {PROGRAM} train --data boards.csv.gz --train 9000 --test 1000 --output runs/mine
-  {PROGRAM} train --resume --output runs/mine
-  torchrun --standalone --nproc-per-node 4 -m demos.sudoku train --device cuda
-  {PROGRAM} eval runs/mine --givens 28 --count 500 --search
-  {PROGRAM} solve 53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79 \\
-      --checkpoint runs/mine
-  {PROGRAM} generate --box 3 --givens 28-36 --count 10000 --output boards.csv.gz
-
-`{PROGRAM} COMMAND --help` lists the options of a command.
-"""
+Run = Annotated[Path, arg(metavar="CHECKPOINT")]
+Real = Annotated[float | None, optional("X")]
+Size = Literal[2, 3]
+GIVENS = ", ".join(f"{shown(DEFAULTS[box].givens)} for {box**2}x{box**2}" for box in (3, 2))
 
 
-def _default(name: str) -> str:
-    """Say the default of a training option, for each size of board if they differ."""
-    small, large = (shown(getattr(PRESETS[box], name)) for box in (2, 3))
-    return f"(default: {large})" if small == large else f"(default: {large} for 9x9, {small} for 4x4)"
+@dataclass(frozen=True)
+class Command:
+    """A command with its options."""
+
+    def check(self) -> None:
+        """Raise ``ValueError``, naming the option, for what can be seen to be wrong without torch."""
+
+    def act(self) -> int:
+        """Do it; return the exit status."""
+        raise NotImplementedError
 
 
-def shown(value: object) -> str:
-    if isinstance(value, tuple):
-        return "-".join(map(str, dict.fromkeys(value)))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+@dataclass(frozen=True)
+class Machine:
+    """What computes."""
+
+    device: str = "cpu"
+    """cpu or cuda."""
+    threads: Whole = None
+    """CPU threads (default: all cores for 9x9; 1 for 4x4, too small to gain by more)."""
+
+    def check(self) -> None:
+        """Check the number."""
+        check_counts(self, "threads")
 
 
-def _givens(text: str) -> tuple[int, int]:
-    try:
-        return parse_givens(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+@dataclass(frozen=True)
+class Solver:
+    """What replaces the settings of a trained layer."""
+
+    k: Whole = None
+    """Dimension of the vectors (default: as trained)."""
+    max_iter: Whole = None
+    """Most sweeps to a solution (default: as trained)."""
+    eps: Real = None
+    """Relative decrease at which the sweeps stop (default: as trained)."""
+
+    def check(self, *, patient: bool) -> None:
+        """Check that a ``patient`` method, which solves as far as it needs to, is not told how far."""
+        for name in ("max_iter", "eps"):
+            if patient and getattr(self, name) is not None:
+                raise ValueError(
+                    f"--{name.replace('_', '-')}: got it with --search, --rounding or --joint, which solve as far as they "
+                    "need to; wanted it with one forward pass alone"
+                )
 
 
-def _add_machine(parser: argparse.ArgumentParser) -> None:
-    add_device(parser)
-    parser.add_argument(
-        "--threads",
-        type=int,
-        help="number of CPU threads (default: all cores for 9x9; 1 for 4x4, too small to gain by more)",
-    )
+@dataclass(frozen=True)
+class Search:
+    """Search at inference."""
+
+    search: bool = False
+    """Fix the surest cells and solve again, until none is blank; begin again or go back until the answer is accepted."""
+    paths: int = 30
+    """Give a board up after so many times; 1: the coarse one alone."""
+    starts: int = 4
+    """So many of the later times begin with the puzzle, before the rest go back to a cell."""
+
+    def check(self) -> None:
+        """Check the numbers."""
+        check_counts(self, "paths")
+        check_counts(self, "starts", least=0)
 
 
-def _add_solver(parser: argparse.ArgumentParser) -> None:
-    """Add the options that replace those of a trained layer."""
-    parser.add_argument("--k", type=int, help="dimension of the vectors (default: as trained)")
-    parser.add_argument("--max-iter", type=int, help="most sweeps to a solution (default: as trained)")
-    parser.add_argument("--eps", type=float, help="relative decrease at which the sweeps stop (default: as trained)")
+@dataclass(frozen=True)
+class Demo(Command):
+    """The quick demo: 4x4 boards, from nothing (the default).
+
+    Generate 4x4 puzzles, train a network on them from nothing, and solve boards whose solutions it never saw.
+    """
+
+    output: Path = Path("runs/sudoku-4x4")
+    """Where checkpoint, metrics and learning curve go; an earlier demo there is replaced, any other run is not."""
+    training: OmitArgPrefixes[TrainOptions] = DEFAULTS[2]
+    machine: OmitArgPrefixes[Machine] = field(default_factory=Machine)
+
+    @property
+    def config(self) -> TrainConfig:
+        """What to train."""
+        return TrainConfig.of(self.training, box=2)
+
+    def check(self) -> None:
+        self.machine.check()
+        assert self.config
+
+    def act(self) -> int:
+        from demos.sudoku.demo import demo
+
+        return demo(self)
 
 
-def _add_search(parser: argparse.ArgumentParser) -> None:
-    search = parser.add_argument_group("search at inference")
-    search.add_argument(
-        "--search",
-        action="store_true",
-        help="fix the most confident cells and solve again until none is blank; accept what the learnt objective accepts, "
-        "else begin again or go back",
-    )
-    search.add_argument(
-        "--paths",
-        type=int,
-        default=30,
-        help="give a board up after so many times; 1: the coarse one alone (default: %(default)s)",
-    )
-    search.add_argument(
-        "--starts",
-        type=int,
-        default=4,
-        help="so many of the later times begin with the puzzle, before the rest go back to a cell (default: %(default)s)",
-    )
+@dataclass(frozen=True)
+class Train(Command):
+    """Train a network, or resume its training.
+
+    The output directory gets a checkpoint (safetensors), the metrics (CSV) and the learning curve (PNG), renewed after every
+    epoch. Processes of torchrun share each batch and train as one would. The defaults are those for 9x9 boards;
+    `train --box 2 --help` lists those for 4x4.
+    """
+
+    box: Size = 3
+    """2 for 4x4 boards, 3 for 9x9 boards."""
+    output: Path = Path("runs/train-9x9")
+    """Directory of the run."""
+    resume: bool = False
+    """Continue the run in the output directory after its last whole epoch, with its options."""
+    overwrite: bool = False
+    """Replace an earlier run in the output directory."""
+    data: File = None
+    """CSV, plain or gzipped, with the columns puzzle and solution (default: generated boards)."""
+    training: OmitArgPrefixes[TrainOptions] = DEFAULTS[3]
+    machine: OmitArgPrefixes[Machine] = field(default_factory=Machine)
+
+    @property
+    def config(self) -> TrainConfig:
+        """What to train."""
+        return TrainConfig.of(self.training, self.box, None if self.data is None else str(self.data))
+
+    def check(self) -> None:
+        self.machine.check()
+        if self.resume and self.overwrite:
+            raise ValueError("--resume, --overwrite: got both, wanted one")
+        if self.config.data is not None and not self.resume and self.config.givens != DEFAULTS[self.box].givens:
+            raise ValueError(
+                "--givens: got it together with --data, whose boards are as they are; wanted one of the two"
+            )
+
+    def act(self) -> int:
+        from demos.sudoku.commands.train import train
+
+        return train(self)
 
 
-def _add_solutions(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--solutions",
-        metavar="FILE",
-        help="CSV with the columns puzzle and solution: the solved boards to extract from (default: those of the training)",
-    )
+@dataclass(frozen=True)
+class Evaluate(Command):
+    """Evaluate a checkpoint.
+
+    The boards are the test boards of its own run, those in a file (--data), or newly generated ones (--givens).
+    """
+
+    checkpoint: Positional[Run]
+    """A checkpoint, or the directory of a run."""
+    data: File = None
+    """CSV with the columns puzzle and solution, plain or gzipped."""
+    test: Whole = None
+    """Of the file, only the last N boards (default: all)."""
+    givens: Annotated[Givens | None, optional("N|LO-HI")] = None
+    """Generate boards with so many given cells."""
+    count: int = 1000
+    """How many to generate."""
+    batch_size: Whole = None
+    """Boards at a time (default: as trained)."""
+    seed: Whole = None
+    """Seeds generated boards (default: 1) and the layer's random starts (default: the run's seed)."""
+    mnist_root: Annotated[str | None, optional("DIR")] = None
+    """For a network that reads images: where MNIST is (default: as trained)."""
+    solver: OmitArgPrefixes[Solver] = field(default_factory=Solver)
+    search: OmitArgPrefixes[Search] = field(default_factory=Search)
+    rounding: Whole = None
+    """Round one pass N times at most, and improve by local search; with --search: search if none is accepted."""
+    solutions: File = None
+    """With --search: propagate the rules extracted from the layer and the solved boards of this puzzle,solution CSV."""
+    joint: bool = False
+    """For images: try readings, the most probable first, until a completion is accepted: in one pass, or by --search."""
+    readings: int = 100
+    """With --joint: most readings of a board."""
+    append: File = None
+    """Append the result to this CSV as a row."""
+    failures: File = None
+    """Write the boards that are not wholly right, with their answers, as CSV."""
+    overwrite: bool = False
+    """Let --failures replace a file."""
+    machine: OmitArgPrefixes[Machine] = field(default_factory=Machine)
+
+    def check(self) -> None:
+        self.machine.check()
+        self.search.check()
+        self.solver.check(patient=self.search.search or self.joint or self.rounding is not None)
+        check_counts(self, "count", "batch_size", "rounding", "readings")
+        if self.data is not None and self.givens is not None:
+            raise ValueError("--data, --givens: got both, wanted one of the two")
+        if self.rounding is not None and self.joint:
+            raise ValueError("--rounding, --joint: got both, wanted one of the two")
+        if self.solutions is not None and (not self.search.search or self.joint or self.rounding is not None):
+            raise ValueError("--solutions: got it without --search alone, which propagates rules")
+        if self.failures is not None:
+            check_output(self.failures, "--failures", overwrite=self.overwrite)
+
+    def act(self) -> int:
+        from demos.sudoku.commands.evaluate import evaluate_checkpoint
+
+        return evaluate_checkpoint(self)
 
 
-def _add_training(parser: argparse.ArgumentParser) -> None:
-    """Add the options that make a TrainConfig; what is not given stays None."""
-    data = parser.add_argument_group("boards")
-    data.add_argument("--givens", type=_givens, metavar="N|LO-HI", help=f"given cells a board {_default('givens')}")
-    data.add_argument("--train", type=int, metavar="N", help=f"boards to train on, the first N {_default('train')}")
-    data.add_argument("--test", type=int, metavar="M", help=f"boards to test on, the last M {_default('test')}")
-    data.add_argument(
-        "--masks",
-        type=_givens,
-        metavar="LO-HI",
-        help="train on the solutions with so many cells given, chosen at random anew each time (default: the puzzles)",
-    )
-    data.add_argument(
-        "--decimation",
-        type=int,
-        metavar="ROUNDS",
-        help="with --masks: show a board after so many rounds in which the network solves it and the most confident eighth of "
-        "its blank cells are given, where they are right (default: 0)",
-    )
-    data.add_argument("--permuted", action="store_true", default=None, help="show the bits in one random order")
-    data.add_argument(
-        "--images",
-        choices=("mnist", "digits"),
-        help="given cells are images of handwritten digits: MNIST's, or scikit-learn's (default: bits)",
-    )
-    data.add_argument("--mnist-root", metavar="DIR", help="where MNIST is, or is downloaded to (default: data/mnist)")
-    data.add_argument(
-        "--no-given-labels",
-        dest="given_labels",
-        action="store_false",
-        default=None,
-        help="with images: leave the given cells out of the loss",
-    )
-    convnets = parser.add_argument_group("the convolutional networks")
-    convnets.add_argument("--network", choices=NETWORKS, help=f"what completes the bits {_default('network')}")
-    convnets.add_argument("--layers", type=int, help=f"3x3 convolutions {_default('layers')}")
-    convnets.add_argument("--filters", type=int, help=f"filters of each of them {_default('filters')}")
-    layer = parser.add_argument_group("the layer")
-    layer.add_argument(
-        "--start", metavar="PATH", help="begin with the layer's weights in a checkpoint (default: random)"
-    )
-    layer.add_argument("--aux", type=int, help=f"auxiliary variables {_default('aux')}")
-    layer.add_argument("--m", type=int, help=f"number of clauses, the rank of the weights {_default('m')}")
-    layer.add_argument("--k", type=int, help=f"dimension of the vectors {_default('k')}")
-    layer.add_argument("--max-iter", type=int, help=f"most sweeps to a solution {_default('max_iter')}")
-    layer.add_argument("--eps", type=float, help=f"relative decrease at which the sweeps stop {_default('eps')}")
-    training = parser.add_argument_group("training")
-    training.add_argument("--epochs", type=int, help=f"times through the training boards {_default('epochs')}")
-    training.add_argument("--batch-size", type=int, help=f"boards a step {_default('batch_size')}")
-    training.add_argument("--lr", type=float, help=f"highest learning rate, of a cosine schedule {_default('lr')}")
-    training.add_argument(
-        "--weight-decay",
-        type=float,
-        help=f"decay of the weights a step, in units of the learning rate {_default('weight_decay')}",
-    )
-    training.add_argument("--seed", type=int, help=f"seeds all that is random {_default('seed')}")
+@dataclass(frozen=True)
+class Solve(Command):
+    """Solve puzzles with a checkpoint.
+
+    Complete a puzzle, or every puzzle in a file, and tell whether the answer obeys the rules of Sudoku. The rules are checked
+    by this program: the network was never told them. The exit status is 1 if an answer breaks the rules.
+    """
+
+    puzzle: Annotated[Positional[str], arg(metavar="PUZZLE|FILE")]
+    """81 or 16 characters, row by row, 0 or . for a blank; or a file: one such puzzle a line, or a CSV with a column puzzle."""
+    checkpoint: Run
+    """A checkpoint, or the directory of a run."""
+    output: File = None
+    """For a file of puzzles: write puzzle,solution CSV."""
+    overwrite: bool = False
+    """Let --output replace a file."""
+    seed: int = 0
+    """Seeds the layer's random starts."""
+    solver: OmitArgPrefixes[Solver] = field(default_factory=Solver)
+    search: OmitArgPrefixes[Search] = field(default_factory=Search)
+    machine: OmitArgPrefixes[Machine] = field(default_factory=Machine)
+
+    def check(self) -> None:
+        self.machine.check()
+        self.search.check()
+        self.solver.check(patient=self.search.search)
+        if self.output is not None:
+            check_output(self.output, "--output", overwrite=self.overwrite)
+
+    def act(self) -> int:
+        from demos.sudoku.commands.solve import solve
+
+        return solve(self)
 
 
-def training_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the options of a TrainConfig that were given."""
-    names = {field.name for field in fields(TrainConfig)}
-    return {name: value for name, value in vars(arguments).items() if name in names and value is not None}
+@dataclass(frozen=True)
+class Rules(Command):
+    """What a checkpoint has learnt: a picture, and a comparison with the rules.
+
+    Compare the learnt couplings s_i . s_j with the rules of Sudoku, which the layer was never told, and draw them, put in order
+    by cell, row, column and box.
+    """
+
+    checkpoint: Positional[Run]
+    """A checkpoint, or the directory of a run."""
+    count: int = 1000
+    """Boards to compare objectives on, generated."""
+    output: File = None
+    """Write the picture, a PNG, here (default: no picture)."""
+    overwrite: bool = False
+    """Let --output replace a file."""
+
+    def check(self) -> None:
+        check_counts(self, "count")
+        if self.output is not None:
+            check_output(self.output, "--output", overwrite=self.overwrite)
+
+    def act(self) -> int:
+        from demos.sudoku.commands.rules import compare_with_rules
+
+        return compare_with_rules(self)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+@dataclass(frozen=True)
+class Exact(Command):
+    """Solve puzzles exactly, by rules extracted from a checkpoint.
 
-    demo = commands.add_parser(
-        "demo",
-        help="the quick demo: 4x4 boards, from nothing (the default)",
-        description="Generate 4x4 puzzles, train a network on them from nothing, and solve boards whose "
-        "solutions it never saw.",
-    )
-    demo.add_argument(
-        "--output",
-        type=Path,
-        default=DEMO_OUTPUT,
-        metavar="DIR",
-        help="where checkpoint, metrics and learning curve go; an earlier demo there is replaced, any other "
-        "run is not (default: %(default)s)",
-    )
-    _add_machine(demo)
-    _add_training(demo)
+    Extract rules from a layer and solved boards, and let a SAT solver complete puzzles by them. Nobody wrote the rules down:
+    that they are those of Sudoku is only compared. Needs python-sat.
+    """
 
-    train = commands.add_parser(
-        "train",
-        help="train a network, or resume its training",
-        description="Train a network. The output directory gets a checkpoint (safetensors), the metrics "
-        "(CSV) and the learning curve (PNG), renewed after every epoch. Processes of torchrun share each batch "
-        "and train as one would.",
-    )
-    train.add_argument("--box", type=int, choices=(2, 3), help="2 for 4x4 boards, 3 for 9x9 boards (default: 3)")
-    train.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="directory of the run (default: runs/train-9x9 or runs/train-4x4)",
-    )
-    train.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue the run in the output directory after its last whole epoch, with its options",
-    )
-    train.add_argument("--overwrite", action="store_true", help="replace an earlier run in the output directory")
-    train.add_argument(
-        "--data",
-        metavar="FILE",
-        help="CSV, plain or gzipped, with the columns puzzle and solution (default: generated boards)",
-    )
-    _add_machine(train)
-    _add_training(train)
+    checkpoint: Positional[Run]
+    """A checkpoint, or the directory of a run."""
+    data: Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE [FILE ...]")]
+    """CSV with the columns puzzle and solution."""
+    solutions: File = None
+    """puzzle,solution CSV with the solved boards to extract from (default: those of the training)."""
+    first: Whole = None
+    """Extract from the first N solved boards alone (default: all)."""
+    append: File = None
+    """Append the results to this CSV, a row for each FILE."""
 
-    evaluate = commands.add_parser(
-        "eval",
-        help="evaluate a checkpoint",
-        description="Evaluate a checkpoint: on the test boards of its own run, on those in a file (--data), "
-        "or on newly generated ones (--givens).",
-    )
-    evaluate.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, or the directory of a run")
-    evaluate.add_argument("--data", metavar="FILE", help="CSV with the columns puzzle and solution, plain or gzipped")
-    evaluate.add_argument("--test", type=int, metavar="M", help="of the file, only the last M boards (default: all)")
-    evaluate.add_argument("--givens", type=_givens, metavar="N|LO-HI", help="generate boards with so many given cells")
-    evaluate.add_argument("--count", type=int, default=1000, help="how many to generate (default: %(default)s)")
-    _add_solver(evaluate)
-    evaluate.add_argument("--batch-size", type=int, help="boards at a time (default: as trained)")
-    evaluate.add_argument(
-        "--seed",
-        type=int,
-        help="seeds generated boards (default: 1) and the layer's random starts (default: the run's seed)",
-    )
-    evaluate.add_argument(
-        "--mnist-root", metavar="DIR", help="for a network that reads images: where MNIST is (default: as trained)"
-    )
-    _add_search(evaluate)
-    evaluate.add_argument(
-        "--rounding",
-        type=int,
-        metavar="R",
-        help="round one pass R times at most, improve each board by local search, and take the one of lowest learnt objective; "
-        "with --search: search if none is accepted",
-    )
-    evaluate.add_argument(
-        "--solutions",
-        metavar="FILE",
-        help="with --search: CSV with the columns puzzle and solution; rules extracted from the layer and these solved boards "
-        "are propagated in the search",
-    )
-    evaluate.add_argument(
-        "--joint",
-        action="store_true",
-        help="for a network that reads images: try readings from the most probable down until the learnt objective "
-        "accepts the completion of one; with --search at most --paths paths each, else in one pass",
-    )
-    evaluate.add_argument(
-        "--readings", type=int, default=100, help="with --joint: most readings of a board (default: %(default)s)"
-    )
-    evaluate.add_argument("--append", type=Path, metavar="FILE", help="append the result to this CSV as a row")
-    evaluate.add_argument(
-        "--failures",
-        type=Path,
-        metavar="FILE",
-        help="write the boards that are not wholly right, with their answers, as CSV",
-    )
-    evaluate.add_argument("--overwrite", action="store_true", help="let --failures replace a file")
-    _add_machine(evaluate)
+    def check(self) -> None:
+        if not self.data:
+            raise ValueError("FILE: got none, wanted one or more")
 
-    solve = commands.add_parser(
-        "solve",
-        help="solve puzzles with a checkpoint",
-        description="Complete a puzzle, or every puzzle in a file, and tell whether the answer obeys the "
-        "rules of Sudoku. The rules are checked by this program: the network was never told them. The exit "
-        "status is 1 if an answer breaks the rules.",
-    )
-    solve.add_argument(
-        "puzzle",
-        metavar="PUZZLE|FILE",
-        help="81 or 16 characters, row by row, 0 or . for a blank; or a file with one such puzzle a line or "
-        "a CSV with a column puzzle, plain or gzipped",
-    )
-    solve.add_argument("--checkpoint", required=True, metavar="PATH", help="a checkpoint, or the directory of a run")
-    solve.add_argument("--output", type=Path, metavar="FILE", help="for a file of puzzles: write puzzle,solution CSV")
-    solve.add_argument("--overwrite", action="store_true", help="let --output replace a file")
-    _add_solver(solve)
-    solve.add_argument("--seed", type=int, default=0, help="seeds the layer's random starts (default: %(default)s)")
-    _add_search(solve)
-    _add_machine(solve)
+    def act(self) -> int:
+        from demos.sudoku.commands.rules import solve_by_rules
 
-    rules = commands.add_parser(
-        "rules",
-        help="what a checkpoint has learnt: a picture, and a comparison with the rules",
-        description="Compare the learnt couplings s_i . s_j with the rules of Sudoku, which the layer was never told, "
-        "and draw them, put in order by cell, row, column and box.",
-    )
-    rules.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, or the directory of a run")
-    rules.add_argument(
-        "--count", type=int, default=1000, help="boards to compare objectives on, generated (default: %(default)s)"
-    )
-    rules.add_argument(
-        "--output", type=Path, metavar="FILE", help="write the picture, a PNG, here (default: no picture)"
-    )
-    rules.add_argument("--overwrite", action="store_true", help="let --output replace a file")
+        return solve_by_rules(self)
 
-    exact = commands.add_parser(
-        "exact",
-        help="solve puzzles exactly, by rules extracted from a checkpoint",
-        description="Extract rules from a layer and solved boards, and let a SAT solver complete puzzles by them. Nobody wrote "
-        "the rules down: that they are those of Sudoku is only compared. Needs python-sat.",
-    )
-    exact.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, or the directory of a run")
-    exact.add_argument("data", nargs="+", metavar="FILE", help="CSV with the columns puzzle and solution")
-    _add_solutions(exact)
-    exact.add_argument(
-        "--first", type=int, metavar="N", help="extract from the first N solved boards alone (default: all)"
-    )
-    exact.add_argument("--append", type=Path, metavar="CSV", help="append the results to this CSV, a row for each FILE")
 
-    pairs = commands.add_parser(
-        "pairs",
-        help="how many rules are extracted from how many boards, with a layer and without",
-        description="Count the pairs of bits that exclude each other, as they are extracted from a layer and so many solved "
-        "boards, and from the boards alone.",
-    )
-    pairs.add_argument("checkpoint", nargs="+", metavar="CHECKPOINT", help="a checkpoint, or the directory of a run")
-    _add_solutions(pairs)
-    pairs.add_argument(
-        "--counts",
-        type=int,
-        nargs="+",
-        default=[300, 1000, 3000, 9000],
-        metavar="N",
-        help="how many of the boards (default: 300 1000 3000 9000)",
-    )
-    pairs.add_argument("--append", type=Path, metavar="CSV", help="append the results to this CSV")
+@dataclass(frozen=True)
+class Pairs(Command):
+    """How many rules are extracted from how many boards, with a layer and without.
 
-    generate = commands.add_parser(
-        "generate",
-        help="generate puzzles with exactly one solution",
-        description="Generate puzzles with exactly one solution as puzzle,solution CSV. The same seed gives "
-        "the same puzzles.",
-    )
-    generate.add_argument("--box", type=int, choices=(2, 3), default=3, help="2 for 4x4, 3 for 9x9 (default: 3)")
-    generate.add_argument(
-        "--givens",
-        type=_givens,
-        metavar="N|LO-HI",
-        help=f"given cells a board, at least 22 for 9x9 and 4 for 4x4 {_default('givens')}",
-    )
-    generate.add_argument("--count", type=int, default=10, help="how many (default: %(default)s)")
-    generate.add_argument(
-        "--from",
-        dest="source",
-        metavar="FILE",
-        help="take the file's first puzzles and give more cells of their solutions; of a range LO-HI the numbers in turn",
-    )
-    generate.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
-    generate.add_argument(
-        "--output", type=Path, metavar="FILE", help="gzipped if it ends in .gz (default: standard output)"
-    )
-    generate.add_argument("--overwrite", action="store_true", help="let --output replace a file")
-    photo.add_commands(commands)
-    return parser
+    Count the pairs of bits that exclude each other, as they are extracted from a layer and so many solved boards, and from the
+    boards alone.
+    """
+
+    checkpoint: Annotated[Positional[tuple[Path, ...]], arg(metavar="CHECKPOINT [CHECKPOINT ...]")]
+    """A checkpoint, or the directory of a run."""
+    solutions: File = None
+    """puzzle,solution CSV with the solved boards to extract from (default: those of the training)."""
+    counts: tuple[int, ...] = (300, 1000, 3000, 9000)
+    """How many of the boards."""
+    append: File = None
+    """Append the results to this CSV."""
+
+    def check(self) -> None:
+        if not self.checkpoint:
+            raise ValueError("CHECKPOINT: got none, wanted one or more")
+
+    def act(self) -> int:
+        from demos.sudoku.commands.rules import count_pairs
+
+        return count_pairs(self)
+
+
+@dataclass(frozen=True)
+class Generate(Command):
+    """Generate puzzles with exactly one solution.
+
+    They are written as puzzle,solution CSV. The same seed gives the same puzzles.
+    """
+
+    box: Size = 3
+    """2 for 4x4 boards, 3 for 9x9 boards."""
+    givens: Annotated[Givens | None, arg(metavar="N|LO-HI", help_behavior_hint=f"(default: {GIVENS})")] = None
+    """Given cells a board, at least 22 for 9x9 and 4 for 4x4."""
+    count: int = 10
+    """How many."""
+    source: Annotated[File, arg(name="from")] = None
+    """Take the file's first puzzles and give more cells of their solutions; of a range LO-HI the numbers in turn."""
+    seed: int = 0
+    """Seeds the puzzles."""
+    output: File = None
+    """Gzipped if it ends in .gz (default: standard output)."""
+    overwrite: bool = False
+    """Let --output replace a file."""
+
+    def check(self) -> None:
+        if self.output is not None:
+            check_output(self.output, "--output", overwrite=self.overwrite)
+
+    def act(self) -> int:
+        from demos.sudoku.commands.generate import generate_puzzles
+
+        return generate_puzzles(self)

@@ -220,12 +220,14 @@ class Trainer:
         output: Path,
         *,
         data: str | None = None,
+        mnist_root: str | None = None,
         device: str = "cpu",
         log: Callable[[str], None] = tqdm.write,
     ) -> Trainer:
-        """Take up the run in ``output`` after its last whole epoch; ``data`` says where its file is now."""
+        """Take up the run in ``output`` after its last whole epoch; ``data`` and ``mnist_root`` say where these are now."""
         checkpoint = load_checkpoint(output)
-        config = checkpoint.config if data is None else replace(checkpoint.config, data=data)
+        config = checkpoint.config
+        config = replace(config, data=data or config.data, mnist_root=mnist_root or config.mnist_root)
         trainer = cls(config, output, name=checkpoint.name, device=device, log=log)
         if trainer.data_fingerprint != checkpoint.data_fingerprint:
             raise ValueError(

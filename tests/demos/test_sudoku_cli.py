@@ -16,7 +16,7 @@ import pytest
 import torch
 from pretended_cuda import Cuda
 
-from demos.sudoku.__main__ import main
+from demos.sudoku.__main__ import COMMANDS, main
 from demos.sudoku.boards import Boards, format_line, obeys_rules, parse_board
 from demos.sudoku.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from demos.sudoku.config import TrainConfig
@@ -56,38 +56,55 @@ def test_help_in_a_process_of_its_own() -> None:
     )
     assert done.returncode == 0
     assert done.stderr == ""
-    for word in ("usage: python -m demos.sudoku", "demo", "train", "eval", "solve", "rules", "generate", "examples:"):
+    for word in ("usage: python -m demos.sudoku", "Examples:", *(f"• {command} " for command in COMMANDS)):
         assert word in done.stdout
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "eval", "solve", "rules", "generate"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_the_commands(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
     assert caught.value.code == 0
-    text = re.sub(r"\s+", " ", capsys.readouterr().out)
+    text = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
     assert f"usage: python -m demos.sudoku {command}" in text
     assert "(default: " in text
     if command in ("demo", "train"):
-        assert "(default: 600 for 9x9" in text
+        assert f"(default: {600 if command == 'train' else 80})" in text
     assert "None" not in text
+
+
+def test_help_of_train_for_4x4_boards(capsys: pytest.CaptureFixture[str]) -> None:
+    """The defaults are those of the boards' size, and of the output too."""
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--box", "2", "--resume", "--help"])
+    text = capsys.readouterr().out
+    assert "(default: 80)" in text and "(default: runs/train-4x4)" in text and "600" not in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_options_are_read_without_torch(command: str) -> None:
+    code = f"import sys; from demos.sudoku.__main__ import main; sys.argv[1:] = ['{command}', '--help']"
+    code += "\ntry: main()\nexcept SystemExit: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "False", done.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tarin"], "invalid choice: 'tarin'"),
-        (["train", "--box", "4"], "argument --box: invalid choice"),
-        (["generate", "--givens", "few"], "argument --givens: givens: got 'few', wanted a number such as 34"),
-        (["solve", "1" * 16], "the following arguments are required: --checkpoint"),
-        (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["tarin"], "Unrecognized options: tarin"),
+        (["train", "--box", "4"], "invalid choice '4' for argument '--box'"),
+        (["train", "--nonsense", "4"], "Unrecognized options: --nonsense"),
+        (["generate", "--givens", "few"], "Error parsing --givens: givens: got 'few', wanted a number such as 34"),
+        (["solve", "1" * 16], "--checkpoint"),
+        (["--nonsense"], "Unrecognized options: --nonsense"),
     ],
 )
 def test_usage_errors(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
-    assert message in capsys.readouterr().err
+    assert message in re.sub(r"[\s│]+", " ", capsys.readouterr().err)
 
 
 # --- the quick demo -----------------------------------------------------------------------------------------
@@ -361,8 +378,7 @@ def test_eval_of_other_boards(
     assert "wanted 1 to 360" in fails(["eval", str(trained), "--data", str(data), "--test", "361"], capsys)
     assert "got both" in fails(["eval", str(trained), "--data", str(data), "--givens", "7"], capsys)
     assert "no file" in fails(["eval", str(tmp_path)], capsys)
-    assert main(["eval", str(trained), "--batch-size", "0"]) == 2
-    assert "batch_size: got 0" in capsys.readouterr().err
+    assert "--batch-size: got 0" in fails(["eval", str(trained), "--batch-size", "0"], capsys)
 
 
 def test_eval_of_generated_boards_knows_the_held_out_grids(
@@ -540,8 +556,8 @@ def test_eval_with_rounding(trained: Path, tmp_path: Path, capsys: pytest.Captur
 def test_eval_refuses_what_does_not_fit(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for options, message in (
         (["--joint"], "--joint: the network reads no images"),
-        (["--search", "--paths", "0"], "paths must be at least 1; got 0"),
-        (["--rounding", "0"], "roundings must be at least 1; got 0"),
+        (["--search", "--paths", "0"], "--paths: got 0, wanted 1 or more"),
+        (["--rounding", "0"], "--rounding: got 0, wanted 1 or more"),
         (["--rounding", "2", "--joint"], "--rounding, --joint: got both"),
     ):
         assert main(["eval", str(trained), "--givens", "8", "--count", "2", *options]) == 2

@@ -20,11 +20,13 @@ from torch import distributed as dist
 
 from demos import distributed
 from demos.distributed import first_goes_first, joined, loss_of_all, share, totals
-from demos.sudoku import __main__, model, train
+from demos.sudoku import model, train
+from demos.sudoku.__main__ import command_of
 from demos.sudoku.boards import Boards
 from demos.sudoku.checkpoint import CHECKPOINT_NAME, EpochMetrics, load_checkpoint
+from demos.sudoku.commands.train import train_here
 from demos.sudoku.config import PRESETS, TrainConfig
-from demos.sudoku.options import build_parser, training_options
+from demos.sudoku.options import Train
 from demos.sudoku.train import CURVE_NAME, METRICS_NAME, DivergedError, Trainer
 
 OnTwo = Callable[..., subprocess.CompletedProcess[str]]
@@ -124,8 +126,9 @@ def work(output: Path, device: str) -> None:
             patch.setattr(train, "bit_loss", lambda *args: bit_loss(*args) * math.nan)
         with pytest.raises(DivergedError):
             Trainer(TINY, output / "diverged", log=silent).fit()
-        arguments = build_parser().parse_args([*OPTIONS, "--overwrite", "--output", str(output / "diverged")])
-        assert __main__._train(arguments, training_options(arguments), TINY, output / "diverged", device) == 1
+        command = command_of([*OPTIONS, "--overwrite", "--output", str(output / "diverged")])
+        assert isinstance(command, Train) and command.config == TINY
+        assert train_here(command, device) == 1
     raise StoppedError
 
 

@@ -14,9 +14,10 @@ from demos.sudoku.boards import parse_board
 from demos.sudoku.photo import rendering, training
 from demos.sudoku.photo.command import EXAMPLE
 from demos.sudoku.photo.newspaper import Camera, photograph_page, print_page
+from demos.sudoku.photo.options import ReaderConfig
 from demos.sudoku.photo.reader import CELL, WEIGHTS, load_reader
 from demos.sudoku.photo.rendering import GLYPH, Glyphs, affine, photograph_cells, render_cells
-from demos.sudoku.photo.training import PhotographedCells, ReaderConfig, train_reader
+from demos.sudoku.photo.training import PhotographedCells, train_reader
 
 FONTS = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSerif.ttf")
 
@@ -90,8 +91,8 @@ def test_digits_on_their_side_have_any_digit_as_target() -> None:
 
 @pytest.mark.parametrize("name", ["rendered_steps", "mixed_steps", "batch_size"])
 def test_wrong_configurations(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name}: got 0"):
-        ReaderConfig(**{name: 0})
+    with pytest.raises(ValueError, match=f"--{name.replace('_', '-')}: got 0"):
+        ReaderConfig(**{name: 0}).check()
 
 
 def test_train_and_study_a_collection(

@@ -19,9 +19,9 @@ import torch
 from safetensors.torch import load_file
 
 from demos.files import write_atomically
-from demos.sudoku.__main__ import _complete
 from demos.sudoku.boards import Boards, obeys_rules
 from demos.sudoku.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
+from demos.sudoku.commands.common import complete
 from demos.sudoku.config import PRESETS, TrainConfig
 from demos.sudoku.data import encode, load_split, write_csv
 from demos.sudoku.generator import generate
@@ -331,5 +331,5 @@ def test_what_becomes_of_a_board_does_not_depend_on_the_boards_beside_it(small: 
     whole = evaluate(net, boards, batch_size=30, seed=3).answers
     assert (evaluate(net, boards, batch_size=7, seed=3).answers == whole).all()
     assert (evaluate(net, boards[20:], batch_size=7, seed=3).answers == whole[20:]).all()
-    assert (_complete(bit_net(net), boards.puzzles, seed=3, batch_size=11) == whole).all()
+    assert (complete(bit_net(net), boards.puzzles, seed=3, batch_size=11) == whole).all()
     assert not (evaluate(net, boards, batch_size=7, seed=4).answers == whole).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def load_photograph(path: Path) -> UInt8Array:
         raise ValueError(f"{path}: cannot be read: {error}") from None
 
 
-def pictures_in(paths: list[Path]) -> list[Path]:
+def pictures_in(paths: Iterable[Path]) -> list[Path]:
     """Return the files among ``paths`` and the pictures in the folders among them, in the order of numbers in their names."""
     found: list[Path] = []
     for path in paths:

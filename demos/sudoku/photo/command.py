@@ -1,24 +1,34 @@
-"""The commands ``photo``, ``photo-train`` and ``photo-study`` of ``python -m demos.sudoku``."""
+"""What ``photo``, ``photo-train`` and ``photo-study`` of ``python -m demos.sudoku`` do."""
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from demos.devices import add_device, checked_device
-from demos.sudoku.boards import format_board, format_line, side_by_side
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from tabulate import tabulate
 
-# torch, OpenCV and matplotlib are imported inside the commands, so that --help and wrong options answer at once.
-if TYPE_CHECKING:
-    from demos.sudoku.photo.decode import Answer, Decoder
-    from demos.sudoku.photo.grid import UInt8Array
-    from demos.sudoku.photo.reader import CellReader, Reading
+from demos.devices import checked_device
+from demos.files import check_output, csv_text, write_atomically
+from demos.sudoku.boards import format_board, format_line, parse_board, side_by_side
+from demos.sudoku.generator import generate
+from demos.sudoku.options import Machine
+from demos.sudoku.photo.collection import load_collection, load_photograph, pictures_in
+from demos.sudoku.photo.decode import Answer, Decoder, learnt_rules, save_rules, shipped_decoder, shipped_layer
+from demos.sudoku.photo.draw import draw_answer, upright
+from demos.sudoku.photo.grid import UInt8Array, find_grid
+from demos.sudoku.photo.newspaper import Camera, photograph_page, print_page
+from demos.sudoku.photo.options import STUDY_FILES, Photo, PhotoStudy, PhotoTrain
+from demos.sudoku.photo.reader import CellReader, Reading, load_reader, read_cells, shipped_reader
+from demos.sudoku.photo.study import run_study
+from demos.sudoku.photo.training import train_all
 
 COLUMNS = ("image", "givens", "answer", "accepted")
 NO_BOARD = "0" * 81
@@ -28,98 +38,11 @@ EXAMPLE_BLOT = 14
 """The cell that has a blot there."""
 
 
-def add_commands(commands: argparse._SubParsersAction[Any]) -> None:
-    """Add the commands to the command line."""
-    photo = commands.add_parser(
-        "photo",
-        help="solve photographed puzzles",
-        description="Find the 9x9 grid in photographs, read its printed digits, and complete it: what was read and the "
-        "learnt rules are decoded together, so that misread digits are corrected. The exit status is 1 if a photograph "
-        "has no accepted answer.",
-    )
-    photo.add_argument(
-        "images",
-        nargs="*",
-        type=Path,
-        metavar="IMAGE|FOLDER",
-        help="photographs: JPEG, PNG, WebP, AVIF, TIFF or HEIC; or folders of them (default: a newspaper page that is drawn, "
-        "and written beside its answer)",
-    )
-    photo.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="write each photograph with its answer drawn in as DIR/NAME-solved.jpg: blue digits complete the puzzle, cells in "
-        "red frames were misread at first",
-    )
-    photo.add_argument("--csv", type=Path, metavar="FILE", help=f"write a row for each: {', '.join(COLUMNS)}")
-    photo.add_argument("--overwrite", action="store_true", help="let --output and --csv replace files")
-    photo.add_argument("--reader", type=Path, metavar="FILE", help="weights of the reader (default: those shipped)")
-    _add_machine(photo)
-
-    train = commands.add_parser(
-        "photo-train",
-        help="teach the reader of photographed digits",
-        description="Teach the reader on digits rendered with the fonts of this machine, and then also on the photographs "
-        "of a collection; one reader for each fold, which has not seen the fold's photographs, and one of all. The output "
-        "directory gets reader-rendered, reader-fold-0, ... and reader-full.safetensors, of which those already there are "
-        "kept, and the rules that the layer has learnt, rules.cnf.gz.",
-    )
-    _add_data(train)
-    train.add_argument("--rendered-steps", type=int, help="steps on rendered digits alone (default: 2500)")
-    train.add_argument("--mixed-steps", type=int, help="steps on both after these (default: 600)")
-    train.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
-
-    study = commands.add_parser(
-        "photo-study",
-        help="measure reading and decoding of photographs whose truth is known",
-        description="Compare the reader alone, one pass of the layer, and joint decoding; also with every 10th "
-        "given hidden or misread on purpose. Each photograph is read by the reader of its fold, which "
-        "photo-train has made, or all by one reader (--reader).",
-    )
-    _add_data(study)
-    study.add_argument(
-        "--reader",
-        type=Path,
-        metavar="FILE|shipped",
-        help="read all photographs with these weights, or with those shipped",
-    )
-    study.add_argument(
-        "--csv", type=Path, metavar="DIR", help="write methods.csv, spoiled.csv and photographs.csv here"
-    )
-    study.add_argument("--overwrite", action="store_true", help="let --csv replace files")
-
-
-def _add_machine(parser: argparse.ArgumentParser) -> None:
-    add_device(parser)
-    parser.add_argument("--threads", type=int, help="number of CPU threads (default: all cores)")
-
-
-def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "data", type=Path, metavar="DATA", help="a collection: pictures with NAME.dat beside each NAME.jpg"
-    )
-    parser.add_argument("--folds", type=int, default=5, help="of the cross-validation (default: %(default)s)")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("runs/photo"),
-        metavar="DIR",
-        help="where the readers are (default: %(default)s)",
-    )
-    _add_machine(parser)
-
-
-def _set_up(arguments: argparse.Namespace) -> None:
-    import cv2
-    import torch
-
-    checked_device(arguments.device)
-    if arguments.threads is not None:
-        if arguments.threads < 1:
-            raise ValueError(f"--threads: got {arguments.threads}, wanted 1 or more")
-        torch.set_num_threads(arguments.threads)
-        cv2.setNumThreads(arguments.threads)
+def _set_up(machine: Machine) -> None:
+    checked_device(machine.device)
+    if machine.threads is not None:
+        torch.set_num_threads(machine.threads)
+        cv2.setNumThreads(machine.threads)
 
 
 # --- photo --------------------------------------------------------------------------------------------------
@@ -150,9 +73,6 @@ class Result:
 
 def solve_photograph(path: Path, reader: CellReader, decoder: Decoder) -> Result:
     """Find, read and decode the puzzle in one picture; what is wrong with it is in the result."""
-    from demos.sudoku.photo.collection import load_photograph
-    from demos.sudoku.photo.grid import find_grid
-    from demos.sudoku.photo.reader import read_cells
 
     begin = time.perf_counter()
     try:
@@ -164,32 +84,23 @@ def solve_photograph(path: Path, reader: CellReader, decoder: Decoder) -> Result
     return Result(path, time.perf_counter() - begin, None, photograph, reading, answer)
 
 
-def run_photo(arguments: argparse.Namespace) -> int:
+def solve_photographs(options: Photo) -> int:
     """Solve photographs."""
-    from demos.files import check_folder, check_output, write_atomically
-    from demos.sudoku.photo.collection import pictures_in
 
-    output = arguments.output
-    if not arguments.images and output is None:
-        raise ValueError("--output: wanted a directory for the page that is drawn, as no IMAGE is given")
-    paths = pictures_in(arguments.images) if arguments.images else [output / "newspaper.png"]
-    if output is not None:
-        check_folder(output, "--output")
+    output = options.output
+    paths = pictures_in(options.images)
+    if not options.images:
+        assert output is not None
+        paths = [output / "newspaper.png"]
     pictures = _picture_paths(paths, output)
-    for path in [*pictures, *([] if arguments.images else paths)]:
-        check_output(path, "--output", overwrite=arguments.overwrite)
-    if arguments.csv is not None:
-        check_output(arguments.csv, "--csv", overwrite=arguments.overwrite)
-    _set_up(arguments)
-
-    from demos.sudoku.photo.decode import shipped_decoder
-    from demos.sudoku.photo.reader import load_reader, shipped_reader
-
-    reader = shipped_reader() if arguments.reader is None else load_reader(arguments.reader)
-    reader, decoder = reader.to(arguments.device), shipped_decoder(arguments.device)
+    for path in [*pictures, *([] if options.images else paths)]:
+        check_output(path, "--output", overwrite=options.overwrite)
+    _set_up(options.machine)
+    reader = shipped_reader() if options.reader is None else load_reader(options.reader)
+    reader, decoder = reader.to(options.machine.device), shipped_decoder(options.machine.device)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
-    if not arguments.images:
+    if not options.images:
         write_atomically(paths[0], example_page())
     results = []
     for number, path in enumerate(paths):
@@ -205,20 +116,14 @@ def run_photo(arguments: argparse.Namespace) -> int:
     accepted = sum(result.accepted for result in results)
     if len(results) > 1:
         print(f"{accepted} of {len(results)} photographs have an accepted answer.")
-    if arguments.csv is not None:
-        write_atomically(arguments.csv, rows_as_csv(results).encode())
-        print(f"All results: {arguments.csv}")
+    if options.csv is not None:
+        write_atomically(options.csv, rows_as_csv(results).encode())
+        print(f"All results: {options.csv}")
     return 0 if accepted == len(results) else 1
 
 
 def example_page() -> bytes:
     """Return the photograph of a newspaper page with a puzzle, as PNG; a blot hides half of one of its digits."""
-    import numpy as np
-    from PIL import Image
-
-    from demos.sudoku.boards import parse_board
-    from demos.sudoku.photo.newspaper import Camera, photograph_page, print_page
-
     generator = np.random.default_rng(0)
     page = print_page(parse_board(EXAMPLE), generator, blot=EXAMPLE_BLOT)
     camera = Camera(turn=-9, tilt=0.12, bend=28, blur=1.0, shade=0.45, noise=4)
@@ -253,11 +158,6 @@ def rows_as_csv(results: list[Result]) -> str:
 
 def picture_of(result: Result) -> bytes:
     """Return the photograph with the answer drawn in, as JPEG; without an accepted answer, with what was read."""
-    import numpy as np
-    from PIL import Image
-
-    from demos.sudoku.photo.draw import draw_answer, upright
-
     assert result.photograph is not None and result.reading is not None and result.answer is not None
     photograph, grid = upright(result.photograph, result.reading.grid, result.reading.quarters)
     answer = result.answer
@@ -305,27 +205,19 @@ def percent(p: float) -> str:
 # --- photo-train --------------------------------------------------------------------------------------------
 
 
-def run_photo_train(arguments: argparse.Namespace) -> int:
+def teach_readers(options: PhotoTrain) -> int:
     """Teach the reader."""
-    from demos.sudoku.photo.collection import load_collection
-
-    boards = load_collection(arguments.data)
-    _set_up(arguments)
-    from demos.sudoku.photo.training import ReaderConfig, train_all
-
-    options = {name: getattr(arguments, name) for name in ("rendered_steps", "mixed_steps", "seed")}
-    config = ReaderConfig(**{name: value for name, value in options.items() if value is not None})
-    for path in train_all(boards, arguments.output, config, folds=arguments.folds, device=arguments.device):
+    boards = load_collection(options.data)
+    _set_up(options.machine)
+    device = options.machine.device
+    for path in train_all(boards, options.output, options.training, folds=options.folds, device=device):
         print(path)
-    print(_write_rules(arguments.output / "rules.cnf.gz"))
+    print(_write_rules(options.output / "rules.cnf.gz"))
     return 0
 
 
 def _write_rules(path: Path) -> str:
     """Write what the layer in ``results/original-9x9`` has learnt, as far as 3,000 solved boards support it."""
-    from demos.sudoku.generator import generate
-    from demos.sudoku.photo.decode import learnt_rules, save_rules, shipped_layer
-
     net, _ = shipped_layer()
     rules = learnt_rules(net, generate(3, 30, 3000, seed=6).solutions)
     save_rules(rules, path)
@@ -338,31 +230,16 @@ def _write_rules(path: Path) -> str:
 # --- photo-study --------------------------------------------------------------------------------------------
 
 
-def run_photo_study(arguments: argparse.Namespace) -> int:
+def measure(options: PhotoStudy) -> int:
     """Measure reading and decoding."""
-    from demos.files import check_output, csv_text, write_atomically
-    from demos.sudoku.photo.collection import load_collection
-
-    boards = load_collection(arguments.data)
-    names = ("methods.csv", "spoiled.csv", "photographs.csv")
-    if arguments.csv is not None:
-        for name in names:
-            check_output(arguments.csv / name, "--csv", overwrite=arguments.overwrite)
-    _set_up(arguments)
-    from tabulate import tabulate
-
-    from demos.sudoku.photo.study import run_study
-
-    tables = run_study(
-        boards, arguments.output, folds=arguments.folds, reader=arguments.reader, device=arguments.device
-    )
-    for name, table in zip(names, tables, strict=True):
+    boards = load_collection(options.data)
+    _set_up(options.machine)
+    device = options.machine.device
+    tables = run_study(boards, options.output, folds=options.folds, reader=options.reader, device=device)
+    for name, table in zip(STUDY_FILES, tables, strict=True):
         if name != "photographs.csv":
             print(tabulate(table, headers="keys"), end="\n\n")
-        if arguments.csv is not None:
-            arguments.csv.mkdir(parents=True, exist_ok=True)
-            write_atomically(arguments.csv / name, csv_text(table).encode())
+        if options.csv is not None:
+            options.csv.mkdir(parents=True, exist_ok=True)
+            write_atomically(options.csv / name, csv_text(table).encode())
     return 0
-
-
-COMMANDS = {"photo": run_photo, "photo-train": run_photo_train, "photo-study": run_photo_study}

@@ -14,6 +14,7 @@ from torch.nn.functional import log_softmax, one_hot
 from demos.progress import progress_bar
 from demos.sudoku.photo.collection import TrueBoard, fold_of, load_photograph
 from demos.sudoku.photo.grid import FloatArray, find_grid
+from demos.sudoku.photo.options import ReaderConfig
 from demos.sudoku.photo.reader import (
     CELL,
     CLASSES,
@@ -25,30 +26,6 @@ from demos.sudoku.photo.reader import (
     turned_cells,
 )
 from demos.sudoku.photo.rendering import Glyphs, load_glyphs, photograph_cells, render_cells
-
-
-@dataclass(frozen=True)
-class ReaderConfig:
-    """How the reader is trained."""
-
-    rendered_steps: int = 2500
-    """Steps on rendered cells alone."""
-    mixed_steps: int = 600
-    """Steps, after these, on rendered cells and cells of photographs."""
-    batch_size: int = 128
-    learning_rate: float = 2e-3
-    """Of Adam, at the start of each stage; it falls to nothing as half a cosine. The second stage has half as much."""
-    blanks: float = 0.35
-    """This share of the cells is blank."""
-    sideways: float = 0.1
-    """This share is turned by a quarter or a half, and the target is then: any digit. So the reader is not sure of digits that
-    lie on their side, by which the right turn of a photograph is known."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("rendered_steps", "mixed_steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}, wanted 1 or more")
 
 
 @dataclass(frozen=True)
@@ -119,6 +96,7 @@ def train_reader(
     description
         For the progress bar.
     """
+    config.check()
     generator = torch.Generator().manual_seed(config.seed + (photographed is not None))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
