@@ -291,7 +291,7 @@ class Exact(Command):
 
     checkpoint: Positional[Run]
     """A checkpoint, or the directory of a run."""
-    data: Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE [FILE ...]")]
+    data: Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE [FILE ...]", help_behavior_hint="(required)")]
     """CSV with the columns puzzle and solution."""
     solutions: File = None
     """puzzle,solution CSV with the solved boards to extract from (default: those of the training)."""
@@ -318,7 +318,9 @@ class Pairs(Command):
     boards alone.
     """
 
-    checkpoint: Annotated[Positional[tuple[Path, ...]], arg(metavar="CHECKPOINT [CHECKPOINT ...]")]
+    checkpoint: Annotated[
+        Positional[tuple[Path, ...]], arg(metavar="CHECKPOINT [CHECKPOINT ...]", help_behavior_hint="(required)")
+    ]
     """A checkpoint, or the directory of a run."""
     solutions: File = None
     """puzzle,solution CSV with the solved boards to extract from (default: those of the training)."""

@@ -22,6 +22,7 @@ from demos import distributed
 from demos.distributed import first_goes_first, joined, loss_of_all, share, totals
 from demos.sudoku import model, train
 from demos.sudoku.__main__ import command_of
+from demos.sudoku.__main__ import main as command_line
 from demos.sudoku.boards import Boards
 from demos.sudoku.checkpoint import CHECKPOINT_NAME, EpochMetrics, load_checkpoint
 from demos.sudoku.commands.train import train_here
@@ -223,7 +224,7 @@ def test_two_processes_go_on_with_the_run_of_one(
 def test_the_command_line(tmp_path: Path, run_on_two: OnTwo, capfd: pytest.CaptureFixture[str]) -> None:
     done = run_on_two("-m", "demos.sudoku", *OPTIONS, "--output", str(tmp_path / "two"))
     assert done.returncode == 0, done.stderr
-    assert __main__.main([*OPTIONS, "--output", str(tmp_path / "one")]) == 0
+    assert command_line([*OPTIONS, "--output", str(tmp_path / "one")]) == 0
     clock = re.compile(r"( +\d+)  +\d+\.\d\d |/(one|two)\b")
     wanted = capfd.readouterr()
     assert clock.sub(r"\1", done.stdout) == clock.sub(r"\1", wanted.out)
@@ -247,5 +248,5 @@ def test_devices_that_are_not_there(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         ("cuda:0", "--device: got cuda:0 and 2 processes, wanted cpu, or cuda for a GPU each"),
         ("cuda", "--device: got cuda and 2 processes or more on this machine, where torch finds 1 GPUs; wanted a GPU"),
     ):
-        assert __main__.main([*OPTIONS, "--device", device]) == 2
+        assert command_line([*OPTIONS, "--device", device]) == 2
         assert message in capsys.readouterr().err
