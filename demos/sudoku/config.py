@@ -13,17 +13,16 @@ from demos.sudoku.boards import check_box
 IMAGE_NAMES = {"mnist": "MNIST", "digits": "scikit-learn's digits"}
 NETWORKS = ("satnet", "convnet", "convnet-mask")
 
-Givens = Annotated[
-    tuple[int, int],
-    PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="N|LO-HI",
-        instance_from_str=lambda texts: parse_givens(texts[0]),
-        is_instance=lambda value: isinstance(value, tuple),
-        str_from_instance=lambda value: [shown(value)],
-    ),
-]
+_GIVENS = PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="N|LO-HI",
+    instance_from_str=lambda texts: parse_givens(texts[0]),
+    is_instance=lambda value: value is None or isinstance(value, tuple),
+    str_from_instance=lambda value: [shown(value)],
+)
+Givens = Annotated[tuple[int, int], _GIVENS]
 """The lowest and the highest number of given cells: on the command line ``34`` or ``28-36``."""
+GivensIfAny = Annotated[tuple[int, int] | None, _GIVENS, optional("N|LO-HI")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +35,7 @@ class TrainOptions:
     """Boards to train on: the first ones of a file."""
     test: int
     """Boards to test on, unseen in training: the last ones of a file."""
-    masks: Annotated[Givens | None, optional("N|LO-HI")] = None
+    masks: GivensIfAny = None
     """Train on the solutions with so many random cells given, others each time (default: on the puzzles as they are)."""
     decimation: int = 0
     """With --masks: show a board after so many rounds in which the network's surest cells are given, where right."""
@@ -171,7 +170,7 @@ def parse_givens(text: str) -> tuple[int, int]:
         lowest = int(low)
         highest = int(high) if dash else lowest
     except ValueError:
-        raise ValueError(f"givens: got {text!r}, wanted a number such as 34 or a range such as 28-36") from None
+        raise ValueError(f"got {text!r}, wanted a number such as 34 or a range such as 28-36") from None
     return lowest, highest
 
 

@@ -14,14 +14,13 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from demos.command import File, Whole, check_counts, optional
 from demos.files import check_output
-from demos.sudoku.config import DEFAULTS, Givens, TrainConfig, TrainOptions, shown
+from demos.sudoku.config import DEFAULTS, GivensIfAny, TrainConfig, TrainOptions
 
 PROGRAM = "python -m demos.sudoku"
 
 Run = Annotated[Path, arg(metavar="CHECKPOINT")]
 Real = Annotated[float | None, optional("X")]
 Size = Literal[2, 3]
-GIVENS = ", ".join(f"{shown(DEFAULTS[box].givens)} for {box**2}x{box**2}" for box in (3, 2))
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,7 @@ class Evaluate(Command):
     """CSV with the columns puzzle and solution, plain or gzipped."""
     test: Whole = None
     """Of the file, only the last N boards (default: all)."""
-    givens: Annotated[Givens | None, optional("N|LO-HI")] = None
+    givens: GivensIfAny = None
     """Generate boards with so many given cells."""
     count: int = 1000
     """How many to generate."""
@@ -348,8 +347,8 @@ class Generate(Command):
 
     box: Size = 3
     """2 for 4x4 boards, 3 for 9x9 boards."""
-    givens: Annotated[Givens | None, arg(metavar="N|LO-HI", help_behavior_hint=f"(default: {GIVENS})")] = None
-    """Given cells a board, at least 22 for 9x9 and 4 for 4x4."""
+    givens: GivensIfAny = None
+    """Given cells a board, at least 22 for 9x9 and 4 for 4x4 (default: 31-36 for 9x9, 4-8 for 4x4)."""
     count: int = 10
     """How many."""
     source: Annotated[File, arg(name="from")] = None
