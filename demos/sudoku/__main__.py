@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import sys
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Annotated, Any, Union
 
 import tyro
 from tyro.conf import subcommand
 
-from demos.command import STYLE, guarded, read
+from demos.command import guarded, run
 from demos.sudoku.config import PRESETS
 from demos.sudoku.options import (
     PROGRAM,
@@ -44,6 +46,7 @@ them from nothing in about a minute, and has it solve boards whose solutions it 
   {PROGRAM} generate --box 3 --givens 28-36 --count 10000 --output boards.csv.gz
 """
 
+HELP = ("-h", "--help")
 COMMANDS = {
     "demo": Demo,
     "train": Train,
@@ -68,14 +71,17 @@ def commands(*, listed: bool) -> Any:
     return Union[tuple(kinds)]  # noqa: UP007
 
 
-def train_defaults(argv: list[str]) -> Train:
-    """Return what the options of ``train`` are that are not given: the run's, if one is resumed, else those for its boards."""
-    asked, _ = tyro.cli(Train, args=argv, return_unknown_args=True, add_help=False, config=STYLE)
-    output = asked.output
+def start_of_training(words: list[str]) -> Train:
+    """Return the options that ``train`` starts from: those of the run, if one is resumed, else those for its boards."""
+    try:
+        with redirect_stderr(io.StringIO()):
+            asked, _ = tyro.cli(Train, args=words, return_unknown_args=True, add_help=False)
+    except SystemExit:  # an option is wrong, which is said when all are read
+        return Train()
+    config, output = PRESETS[asked.box], asked.output
     if asked.box == 2 and output == Train.output:
         output = Path("runs/train-4x4")
-    config = PRESETS[asked.box]
-    if asked.resume and not {"-h", "--help"} & set(argv):
+    if asked.resume and not set(HELP) & set(words):
         from demos.sudoku.checkpoint import load_checkpoint
 
         config = load_checkpoint(output).config
@@ -83,26 +89,22 @@ def train_defaults(argv: list[str]) -> Train:
     return Train(box=3 if config.box == 3 else 2, output=output, data=data, training=config.options)
 
 
-def command_of(argv: list[str]) -> Command:
-    """Read the command line."""
-    default = train_defaults(argv[1:]) if argv[0] == "train" else tyro.MISSING_NONPROP
-    command: Command = read(PROGRAM, DESCRIPTION, commands(listed=argv[0].startswith("-")), argv, default)
-    return command
-
-
-def act(argv: list[str]) -> int:
-    """Do what the command line says; return the exit status."""
-    command = command_of(argv)
+def act(command: Command) -> int:
+    """Do what the command line says."""
     command.check()
     return command.act()
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
-        argv.insert(0, "demo")
-    return guarded(f"{PROGRAM} {argv[0]}", lambda: act(argv))
+    words = sys.argv[1:] if argv is None else argv
+    first, *rest = words or ["demo"]
+
+    def read_and_act() -> int:
+        start = start_of_training(rest) if first == "train" else None
+        return run(PROGRAM, DESCRIPTION, commands(listed=first in HELP), act, words, start=start, command="demo")
+
+    return guarded(PROGRAM, read_and_act)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from tyro.constructors import PrimitiveConstructorSpec
 
-from demos.command import Whole, check_rate, optional
+from demos.command import check_rate
+from demos.options import Whole, optional
 from demos.sudoku.boards import check_box
 
 IMAGE_NAMES = {"mnist": "MNIST", "digits": "scikit-learn's digits"}

@@ -1,21 +1,98 @@
-"""What :mod:`difflayers.inference` makes of boards that a network was trained on, in rows of a table."""
+"""How a network does on boards whose solutions are known: in one pass, and by what :mod:`difflayers.inference` offers."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from demos.sudoku.boards import Boards, Int8Array
-from demos.sudoku.data import domains_of, to_boards, to_values
+from demos.distributed import share, totals
+from demos.progress import progress_bar
+from demos.sudoku.boards import Boards, Int8Array, obeys_rules
+from demos.sudoku.data import domains_of, encode, to_boards, to_values
 from demos.sudoku.images import ImageBoards
-from demos.sudoku.model import Net, VisualNet, satnet_of
+from demos.sudoku.model import Net, VisualNet, bit_loss, satnet_of
 from difflayers import inference
 
 Result = dict[str, str | float | int | None]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a network does on boards whose solutions are known."""
+
+    boards: int
+    loss: float
+    boards_right: float
+    """Share of boards that equal their solution in every cell."""
+    blank_cells_right: float
+    given_cells_read: float | None
+    """Of boards with images: share of the given cells that the reader alone reads right."""
+    rules_obeyed: float
+    """Share of completed boards that obey the rules of Sudoku."""
+    answers: Int8Array
+    """Of shape (boards, N ** 2): the completed boards."""
+    seconds: float
+
+
+def evaluate(
+    net: Net,
+    boards: Boards,
+    *,
+    batch_size: int,
+    seed: int,
+    description: str = "testing",
+) -> Evaluation:
+    """Complete the puzzles of ``boards`` and compare; every batch has the same random start, drawn from ``seed``.
+
+    So what becomes of a board depends on its puzzle and the seed alone, up to rounding: not on the boards beside it.
+
+    Several processes share each batch, and all return what came of the whole.
+    """
+    if len(boards) == 0:
+        raise ValueError("boards: got none, wanted at least one to evaluate on")
+    if batch_size < 1:
+        raise ValueError(f"batch_size: got {batch_size}, wanted 1 or more")
+    start = time.perf_counter()
+    loss = read = 0.0
+    answers = np.zeros_like(boards.puzzles)
+    net.eval()
+    with torch.no_grad(), progress_bar(len(boards), description, " boards") as bar:
+        for first in range(0, len(boards), batch_size):
+            whole = boards[first : first + batch_size]
+            part = share(len(whole))
+            batch = whole[part]
+            generator = torch.Generator(net.device).manual_seed(seed)
+            puzzles = torch.from_numpy(batch.puzzles).to(net.device)
+            solutions = torch.from_numpy(batch.solutions).to(net.device)
+            if isinstance(net, VisualNet):
+                images, cells = net.inputs(batch)
+                seen = net.read(images, cells)
+                read += int((seen.argmax(-1) + 1 == puzzles)[cells].sum())
+                probabilities = net.complete(seen, cells, generator=generator)
+            else:
+                probabilities = net(*net.inputs(batch), generator=generator)
+            loss += bit_loss(probabilities, encode(solutions)[0]).item() * len(batch)
+            answers[first : first + batch_size][part] = net.answers(probabilities, puzzles).cpu().numpy()
+            bar.update(len(whole))
+    loss, read, *digits = totals([loss, read, *answers.ravel().tolist()], net.device)
+    answers = np.array(digits, np.int8).reshape(answers.shape)
+    same = answers == boards.solutions
+    givens = int(boards.givens.sum())
+    blanks = boards.puzzles.size - givens
+    return Evaluation(
+        boards=len(boards),
+        loss=loss / len(boards),
+        boards_right=float(same.all(1).mean()),
+        blank_cells_right=int((same & (boards.puzzles == 0)).sum()) / max(blanks, 1),
+        given_cells_read=read / max(givens, 1) if isinstance(net, VisualNet) else None,
+        rules_obeyed=float(obeys_rules(answers).mean()),
+        answers=answers,
+        seconds=time.perf_counter() - start,
+    )
 
 
 def search(

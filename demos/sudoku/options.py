@@ -12,8 +12,9 @@ from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from demos.command import File, Whole, check_counts, optional
+from demos.command import check_counts
 from demos.files import check_output
+from demos.options import File, Whole, optional
 from demos.sudoku.config import DEFAULTS, GivensIfAny, TrainConfig, TrainOptions
 
 PROGRAM = "python -m demos.sudoku"

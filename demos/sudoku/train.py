@@ -1,4 +1,4 @@
-"""The training loop, and the evaluation of a network on boards.
+"""The training loop.
 
 A run lives in a directory of three files, all rewritten after every epoch: the checkpoint, the metrics as CSV
 and the learning-curve picture. A run killed at any moment goes on from its last whole epoch, on the same
@@ -13,20 +13,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from demos.distributed import first_goes_first, loss_of_all, place, share, totals
+from demos.distributed import first_goes_first, loss_of_all, place, share
 from demos.files import check_folder, csv_text, write_atomically
 from demos.progress import progress_bar
 from demos.schedule import cosine, set_cosine_rate
-from demos.sudoku.boards import Boards, Int8Array, obeys_rules
+from demos.sudoku.boards import Boards
 from demos.sudoku.checkpoint import (
     CHECKPOINT_NAME,
     Checkpoint,
@@ -36,94 +35,18 @@ from demos.sudoku.checkpoint import (
 )
 from demos.sudoku.config import TrainConfig
 from demos.sudoku.data import domains_of, encode, fingerprint, load_split, seen_solutions, to_values
+from demos.sudoku.evaluation import Evaluation, evaluate
 from demos.sudoku.images import add_images
-from demos.sudoku.model import BitNet, Net, VisualNet, bit_loss, build, restore, satnet_of
+from demos.sudoku.masks import decimate, mask
+from demos.sudoku.model import BitNet, Net, bit_loss, build, restore, satnet_of
 from demos.sudoku.plots import learning_curve_png
 from difflayers.inference import acceptance_limit
 
 METRICS_NAME = "metrics.csv"
 CURVE_NAME = "learning_curve.png"
 
-_DECIMATED = 1 / 8
-"""The share of the blank cells that a round of decimation gives."""
-
 _RUN_FILES = (CHECKPOINT_NAME, METRICS_NAME, CURVE_NAME)
 _HEADER = "epoch  minutes  train loss  test loss  boards right  blank cells right"
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How a network does on boards whose solutions are known."""
-
-    boards: int
-    loss: float
-    boards_right: float
-    """Share of boards that equal their solution in every cell."""
-    blank_cells_right: float
-    given_cells_read: float | None
-    """Of boards with images: share of the given cells that the reader alone reads right."""
-    rules_obeyed: float
-    """Share of completed boards that obey the rules of Sudoku."""
-    answers: Int8Array
-    """Of shape (boards, N ** 2): the completed boards."""
-    seconds: float
-
-
-def evaluate(
-    net: Net,
-    boards: Boards,
-    *,
-    batch_size: int,
-    seed: int,
-    description: str = "testing",
-) -> Evaluation:
-    """Complete the puzzles of ``boards`` and compare; every batch has the same random start, drawn from ``seed``.
-
-    So what becomes of a board depends on its puzzle and the seed alone, up to rounding: not on the boards beside it.
-
-    Several processes share each batch, and all return what came of the whole.
-    """
-    if len(boards) == 0:
-        raise ValueError("boards: got none, wanted at least one to evaluate on")
-    if batch_size < 1:
-        raise ValueError(f"batch_size: got {batch_size}, wanted 1 or more")
-    start = time.perf_counter()
-    loss = read = 0.0
-    answers = np.zeros_like(boards.puzzles)
-    net.eval()
-    with torch.no_grad(), progress_bar(len(boards), description, " boards") as bar:
-        for first in range(0, len(boards), batch_size):
-            whole = boards[first : first + batch_size]
-            part = share(len(whole))
-            batch = whole[part]
-            generator = torch.Generator(net.device).manual_seed(seed)
-            puzzles = torch.from_numpy(batch.puzzles).to(net.device)
-            solutions = torch.from_numpy(batch.solutions).to(net.device)
-            if isinstance(net, VisualNet):
-                images, cells = net.inputs(batch)
-                seen = net.read(images, cells)
-                read += int((seen.argmax(-1) + 1 == puzzles)[cells].sum())
-                probabilities = net.complete(seen, cells, generator=generator)
-            else:
-                probabilities = net(*net.inputs(batch), generator=generator)
-            loss += bit_loss(probabilities, encode(solutions)[0]).item() * len(batch)
-            answers[first : first + batch_size][part] = net.answers(probabilities, puzzles).cpu().numpy()
-            bar.update(len(whole))
-    loss, read, *digits = totals([loss, read, *answers.ravel().tolist()], net.device)
-    answers = np.array(digits, np.int8).reshape(answers.shape)
-    same = answers == boards.solutions
-    givens = int(boards.givens.sum())
-    blanks = boards.puzzles.size - givens
-    return Evaluation(
-        boards=len(boards),
-        loss=loss / len(boards),
-        boards_right=float(same.all(1).mean()),
-        blank_cells_right=int((same & (boards.puzzles == 0)).sum()) / max(blanks, 1),
-        given_cells_read=read / max(givens, 1) if isinstance(net, VisualNet) else None,
-        rules_obeyed=float(obeys_rules(answers).mean()),
-        answers=answers,
-        seconds=time.perf_counter() - start,
-    )
 
 
 def start_weights(path: Path, config: TrainConfig) -> dict[str, Tensor]:
@@ -389,27 +312,6 @@ class Trainer:
                 bar.set_postfix(loss=f"{total / (first + len(batch)):.4f}", refresh=False)
         return total / len(boards)
 
-    def _mask(self, solutions: Tensor) -> Tensor:
-        """Return puzzles: of each solution a random number of random cells."""
-        assert self.config.masks is not None
-        low, high = self.config.masks
-        generator = self.generators["masks"]
-        counts = torch.randint(low, high + 1, (len(solutions), 1), generator=generator)
-        ranks = torch.rand(solutions.shape, generator=generator).argsort(1).argsort(1)
-        return torch.where(ranks < counts, solutions, 0)
-
-    @torch.no_grad()
-    def _decimate(self, puzzles: Tensor, solutions: Tensor) -> Tensor:
-        """Return puzzles with the most confident of each one's blank cells given too, those that are right."""
-        assert isinstance(self.net, BitNet)
-        probabilities = self.net(*encode(puzzles.to(self.device)), generator=self.generators["starts"]).cpu()
-        best = probabilities.reshape(*puzzles.shape, self.net.box**2).topk(2)
-        blank = puzzles == 0
-        confidence = (best.values[..., 0] - best.values[..., 1]).masked_fill(~blank, -1)
-        ranks = confidence.argsort(dim=1, descending=True, stable=True).argsort(1)
-        chosen = (ranks < (blank.sum(1, keepdim=True) * _DECIMATED).ceil()) & (best.indices[..., 0] + 1 == solutions)
-        return torch.where(chosen & blank, solutions, puzzles)
-
     def _train_batch(self, batch: Boards) -> float:
         """Take a step down the gradient of the batch's mean loss, and return that; this process computes its share."""
         set_cosine_rate(self.adam, self.config.lr, self.step, self._steps())
@@ -417,9 +319,10 @@ class Trainer:
         if self.config.masks is not None:
             # Drawn for the whole batch, whatever the share.
             solutions = torch.from_numpy(batch.solutions)
-            puzzles, solutions = self._mask(solutions)[part], solutions[part]
+            puzzles, solutions = mask(solutions, self.config.masks, self.generators["masks"])[part], solutions[part]
             for _ in range(self.config.decimation):
-                puzzles = self._decimate(puzzles, solutions)
+                assert isinstance(self.net, BitNet)
+                puzzles = decimate(self.net, puzzles, solutions, self.generators["starts"])
             batch = Boards(puzzles.numpy(), solutions.numpy())
         else:
             batch = batch[part]

@@ -11,12 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from demos.sudoku import train
 from demos.sudoku.boards import Boards
 from demos.sudoku.checkpoint import load_checkpoint
 from demos.sudoku.config import TrainConfig
 from demos.sudoku.data import encode
 from demos.sudoku.generator import generate
 from demos.sudoku.images import draw, has_mnist, load_pool, with_images
+from demos.sudoku.masks import decimate, mask
 from demos.sudoku.model import ConvNet, SudokuNet, VisualNet, bit_loss, bit_net, build, satnet_of
 from demos.sudoku.train import Trainer
 
@@ -95,7 +97,7 @@ def test_convolutional_run(small: TrainConfig, tmp_path: Path) -> None:
 def test_masks_are_new_each_time(small: TrainConfig, tmp_path: Path) -> None:
     trainer = Trainer(replace(small, masks=(3, 5)), tmp_path, log=silent)
     solutions = torch.from_numpy(trainer.train_boards.solutions[:200])
-    first, second = trainer._mask(solutions), trainer._mask(solutions)
+    first, second = (mask(solutions, (3, 5), trainer.generators["masks"]) for _ in range(2))
     assert not torch.equal(first, second)
     for puzzles in (first, second):
         counts = (puzzles != 0).sum(1)
@@ -129,13 +131,13 @@ def test_decimation_gives_the_most_confident_cells_that_are_right(
 ) -> None:
     trainer = Trainer(replace(small, masks=(3, 5), decimation=2), tmp_path, log=silent)
     solutions = torch.from_numpy(trainer.train_boards.solutions[:20])
-    puzzles = trainer._mask(solutions)
+    puzzles = mask(solutions, (3, 5), trainer.generators["masks"])
     sure = torch.rand(20, 16, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.6
     right = torch.rand(20, 16, generator=torch.Generator().manual_seed(1)) < 0.7
     digits = torch.where(right, solutions, solutions % 4 + 1) - 1
     probabilities = torch.zeros(20, 16, 4).scatter_(2, digits[..., None].long(), sure[..., None]).flatten(1)
     monkeypatch.setattr(trainer.net, "forward", lambda bits, given, *, generator: probabilities)
-    found = trainer._decimate(puzzles, solutions)
+    found = decimate(bit_net(trainer.net), puzzles, solutions, trainer.generators["starts"])
     for i in range(20):
         blank = (puzzles[i] == 0).nonzero()[:, 0]
         chosen = blank[sure[i, blank].argsort(descending=True)][: -(-len(blank) // 8)]
@@ -147,7 +149,7 @@ def test_decimation_gives_the_most_confident_cells_that_are_right(
 
 def test_decimation_is_used(small: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(replace(small, masks=(3, 3), decimation=2), tmp_path, log=silent)
-    monkeypatch.setattr(trainer, "_decimate", lambda puzzles, solutions: torch.where(puzzles == 1, 0, puzzles))
+    monkeypatch.setattr(train, "decimate", lambda net, puzzles, *_: torch.where(puzzles == 1, 0, puzzles))
     puzzles = boards_shown(trainer, monkeypatch).puzzles
     assert (puzzles > 1).any() and not (puzzles == 1).any()
 

@@ -24,9 +24,10 @@ from demos.sudoku.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_check
 from demos.sudoku.commands.common import complete
 from demos.sudoku.config import PRESETS, TrainConfig
 from demos.sudoku.data import encode, load_split, write_csv
+from demos.sudoku.evaluation import evaluate
 from demos.sudoku.generator import generate
 from demos.sudoku.model import bit_loss, bit_net, build, satnet_of
-from demos.sudoku.train import CURVE_NAME, METRICS_NAME, DivergedError, Trainer, evaluate
+from demos.sudoku.train import CURVE_NAME, METRICS_NAME, DivergedError, Trainer
 
 ROOT = Path(__file__).parents[2]
 

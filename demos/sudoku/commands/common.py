@@ -15,11 +15,10 @@ from demos.sudoku.boards import Boards, Int8Array, format_board, obeys_rules, si
 from demos.sudoku.checkpoint import Checkpoint, load_checkpoint
 from demos.sudoku.config import TrainConfig, shown
 from demos.sudoku.data import fingerprint, load_split, read_csv
-from demos.sudoku.evaluation import Result
+from demos.sudoku.evaluation import Evaluation, Result
 from demos.sudoku.generator import HELD_OUT_GRIDS
 from demos.sudoku.model import BitNet, Net, restore
 from demos.sudoku.options import Machine, Solver
-from demos.sudoku.train import Evaluation
 
 
 def set_up_torch(device: str, threads: int | None, box: int) -> None:

@@ -13,13 +13,12 @@ from demos.sudoku.checkpoint import Checkpoint
 from demos.sudoku.commands.common import append, boards_of_run, check_append, load_net, print_result, solved_boards
 from demos.sudoku.config import shown
 from demos.sudoku.data import read_csv, seen_solutions, to_boards
-from demos.sudoku.evaluation import Result, evaluate_joint, evaluate_search
+from demos.sudoku.evaluation import Result, evaluate, evaluate_joint, evaluate_search
 from demos.sudoku.extraction import learn_rules
 from demos.sudoku.generator import generate, split_grids
 from demos.sudoku.images import ImageBoards, add_images
 from demos.sudoku.model import Net, satnet_of
 from demos.sudoku.options import Evaluate
-from demos.sudoku.train import evaluate
 from difflayers.inference import Answers
 
 ACCEPTANCE = (

@@ -8,8 +8,9 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from demos.command import File, Folder, check_counts, check_rate, check_seeds
+from demos.command import check_counts, check_rate, check_seeds
 from demos.files import check_folder, check_output
+from demos.options import File, Folder
 from demos.sudoku.options import Command, Machine
 
 STUDY_FILES = ("methods.csv", "spoiled.csv", "photographs.csv")
@@ -71,8 +72,7 @@ class ReaderConfig:
     seed: int = 0
     """Seeds all that is random."""
 
-    def check(self) -> None:
-        """Raise ``ValueError``, naming the option, for what makes no sense."""
+    def __post_init__(self) -> None:
         check_counts(self, "rendered_steps", "mixed_steps", "batch_size")
         check_rate("--learning-rate", self.learning_rate)
         check_seeds(self)
@@ -102,7 +102,6 @@ class PhotoTrain(Command):
 
     def check(self) -> None:
         self.machine.check()
-        self.training.check()
         check_counts(self, "folds")
 
     def act(self) -> int:

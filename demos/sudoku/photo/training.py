@@ -96,7 +96,6 @@ def train_reader(
     description
         For the progress bar.
     """
-    config.check()
     generator = torch.Generator().manual_seed(config.seed + (photographed is not None))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
