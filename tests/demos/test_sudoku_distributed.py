@@ -21,7 +21,6 @@ from torch import distributed as dist
 from demos import distributed
 from demos.distributed import first_goes_first, joined, loss_of_all, share, totals
 from demos.sudoku import model, train
-from demos.sudoku.__main__ import command_of
 from demos.sudoku.__main__ import main as command_line
 from demos.sudoku.boards import Boards
 from demos.sudoku.checkpoint import CHECKPOINT_NAME, EpochMetrics, load_checkpoint
@@ -127,8 +126,8 @@ def work(output: Path, device: str) -> None:
             patch.setattr(train, "bit_loss", lambda *args: bit_loss(*args) * math.nan)
         with pytest.raises(DivergedError):
             Trainer(TINY, output / "diverged", log=silent).fit()
-        command = command_of([*OPTIONS, "--overwrite", "--output", str(output / "diverged")])
-        assert isinstance(command, Train) and command.config == TINY
+        command = Train(box=2, output=output / "diverged", overwrite=True, training=TINY.options)
+        assert command.config == TINY
         assert train_here(command, device) == 1
     raise StoppedError
 
