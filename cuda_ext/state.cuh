@@ -3,7 +3,7 @@
 
 __device__ inline int* ticket_of(long long* state) { return reinterpret_cast<int*>(state + 2); }
 
-// The exponent of the scaling of S, `cpu.scaling`: S is divided by two to its power.
+// The exponent of the scaling of S, `common.scaling`: S is divided by two to its power.
 template <class Number>
 __device__ inline int exponent_of(const long long* state) {
     int exponent;

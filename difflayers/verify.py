@@ -13,7 +13,7 @@ from difflayers._distribution import needs
 from difflayers.functional._satnet import check_arguments, default_k, random_start
 from difflayers.matching.entropic.problems import add_births, check_batch, sums, weigh_entropy
 from difflayers.matching.problems import Problems, check_problems, prepare, proposals_of
-from difflayers.satnet.cpu import check_matrix, check_unit
+from difflayers.satnet.common import check_matrix, check_unit
 from difflayers.satnet.oracle import free_coordinates, relax_inputs
 
 try:

@@ -12,7 +12,7 @@ from benchmarks.registry import Row, case, seconds
 from benchmarks.satnet.instances import WEIGHTS, Instance, random_instance, sudoku_instance
 from difflayers import functional
 from difflayers.functional._satnet import random_start
-from difflayers.satnet import cpu, cuda, op
+from difflayers.satnet import common, cuda, op
 
 MAX_ITER, EPS, PROX_LAM = 40, 1e-4, 1e-2
 BOARDS = 160
@@ -85,7 +85,7 @@ def _necessary_gflop(instance: Instance) -> tuple[float, Row]:
     """Operations on free coordinates, in 1e9, that sweeps and iterations take: 2 N_f^2 k each, and half of one backward."""
     (N, _), k = instance.S.shape, instance.k
     _, (_, V, norms, sweeps, _), grad = _solved(instance)
-    tolerance = cpu.residual_tolerance(EPS, instance.S.dtype)
+    tolerance = common.residual_tolerance(EPS, instance.S.dtype)
     pull = op.output_gradient(V, instance.given, grad)
     _, iterations = cuda.solve_adjoint(instance.S, V, norms, instance.given, pull, PROX_LAM, MAX_ITER, tolerance)
     free = (N - 1 - instance.given.sum(1)).double()

@@ -14,7 +14,7 @@ from benchmarks.satnet import per_coordinate
 from benchmarks.satnet.instances import WEIGHTS, Instance, sudoku_instance
 from difflayers import functional
 from difflayers.functional._satnet import objective, random_start
-from difflayers.satnet import cpu, op, oracle
+from difflayers.satnet import common, cpu, op, oracle
 
 MAX_ITER, EPS, PROX_LAM = 40, 1e-4, 1e-2
 
@@ -78,7 +78,7 @@ def _necessary_gflop(instance: Instance) -> tuple[float, Row]:
     S, (N, m), k = instance.S, instance.S.shape, instance.k
     out, V, norms, sweeps, _ = cpu.mixing(S, instance.z, instance.given, _start(instance), MAX_ITER, EPS)
     grad = _loss_gradient(out, instance.bits)
-    tolerance = cpu.residual_tolerance(EPS, instance.S.dtype)
+    tolerance = common.residual_tolerance(EPS, instance.S.dtype)
     pull = op.output_gradient(V, instance.given, grad)
     _, iterations = cpu.solve_adjoint(S, V, norms, instance.given, pull, PROX_LAM, MAX_ITER, tolerance)
     free = (N - 1 - instance.given.sum(1)).double()
@@ -148,7 +148,7 @@ def _exact(instance: Instance, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     out, V, norms, _, _ = cpu.mixing(S, z, instance.given, start.double(), 5000, 1e-9)
     grad = _loss_gradient(out, instance.bits.double())
     pull = op.output_gradient(V, instance.given, grad)
-    U = cpu.solve_adjoint(S, V, norms, instance.given, pull, PROX_LAM, 5000, 1e-12)[0] / cpu.scaling(S) ** 2
+    U = cpu.solve_adjoint(S, V, norms, instance.given, pull, PROX_LAM, 5000, 1e-12)[0] / common.scaling(S) ** 2
     return objective(S, V), op.weight_gradient(S, V, U), grad
 
 
@@ -181,13 +181,13 @@ def quality() -> Iterator[Row]:
                     matched = torch.where(reached, count, matched)
             grad = _loss_gradient(out, instance.bits.double())
             pull = op.output_gradient(V, given, grad)
-            exact_U = cpu.solve_adjoint(S, V, norms, given, pull, PROX_LAM, 5000, 1e-12)[0] / cpu.scaling(S) ** 2
+            exact_U = cpu.solve_adjoint(S, V, norms, given, pull, PROX_LAM, 5000, 1e-12)[0] / common.scaling(S) ** 2
             scaled_U, iterations = cpu.solve_adjoint(
-                S, V, norms, given, pull, PROX_LAM, MAX_ITER, cpu.residual_tolerance(EPS, S.dtype)
+                S, V, norms, given, pull, PROX_LAM, MAX_ITER, common.residual_tolerance(EPS, S.dtype)
             )
-            U = scaled_U / cpu.scaling(S) ** 2
+            U = scaled_U / common.scaling(S) ** 2
             descent = torch.zeros_like(V)
-            lengths = norms * cpu.scaling(S) ** 2
+            lengths = norms * common.scaling(S) ** 2
             arrays = [V.numpy(), _rows_given(instance), lengths.numpy(), pull.numpy()]
             per_coordinate.backward(S.numpy(), *arrays, PROX_LAM, sweeps.numpy(), descent.numpy())
             dS, descent_dS = op.weight_gradient(S, V, U), op.weight_gradient(S, V, descent)

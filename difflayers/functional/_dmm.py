@@ -59,9 +59,9 @@ def dmm_matching(
        X^\top \mathbf 1 \le \mathbf 1,
 
     by n_grad steps :math:`X \leftarrow D(X - \eta C)`, where D is n_proj rounds of Dykstra's projections (signs, columns,
-    rows, in this order, the corrections starting at 0 in each D). The result is the mean of the iterates, and the gradient
-    that of this computation, step by step, the start held constant. Rows sum to 1 exactly; columns and signs are met the
-    better the larger n_proj is: clamp X before you take a logarithm.
+    rows, in this order, the corrections starting at 0 in each D). The result is the mean of the iterates. The gradient is that
+    of this computation, step by step, with the start as a constant. Rows sum to 1 exactly. Entries may be slightly negative and
+    columns slightly above 1, the less so the larger n_proj is. Clamp X before you take a logarithm.
 
     Args:
         cost: (..., n, m), floating point: C_ij, the cost of matching template i to proposal j. +inf forbids a pair:
@@ -84,7 +84,7 @@ def dmm_matching(
             proposal of its own, without unmatched_cost; counts below 1; a step that is not positive; no kernels for the
             device.
 
-    Each problem is solved by itself, on one thread: its result depends on neither the batch nor the number of threads.
+    Each problem is solved by itself, on one thread. Its result depends neither on the batch nor on the number of threads.
     float16 and bfloat16 costs are solved in float32.
 
     References:

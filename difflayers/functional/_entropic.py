@@ -31,10 +31,10 @@ class EntropicSolution(NamedTuple):
     """The largest violation of a constraint, of rows and columns, as a share of the sum wanted, in the float64 of the solver,
     before rounding. Signs are exact."""
     converged: Tensor
-    """Whether `residual` is at most the tolerance (bool). False: `max_iter` ended it, or rounding did."""
+    """Whether `residual` is at most the tolerance (bool). If not, `max_iter` or rounding ended the solve."""
     row_multipliers: Tensor
-    """alpha (..., n), float64, in units of the cost: -alpha_i is what template i has to pay for its match, at the margin. 0 for
-    templates that are not there."""
+    """alpha (..., n), float64, in units of the cost: -alpha_i is the marginal cost of template i, the price of its
+    proposal included. 0 for templates that are not there."""
     column_multipliers: Tensor
     """beta (..., m), float64: the price of proposal j, at least 0, and 0 where its column sums to less than 1. With
     `unmatched_proposal_cost` a column sums to 1 whatever its price, which then can be negative."""
@@ -60,15 +60,15 @@ def entropic_matching(
     max_iter: int = 1000,
     require_convergence: bool = False,
 ) -> Tensor:
-    r"""Match n templates to m proposals at minimum cost, made smooth by entropy (Sinkhorn's problem), to a tolerance.
+    r"""Match n templates to m proposals at minimum cost plus an entropic term (Sinkhorn's problem), solved to a tolerance.
 
     .. math:: \min_X \langle C, X \rangle + \varepsilon \sum_{ij} X_{ij} (\log X_{ij} - 1) \quad \text{s.t. }
        X \mathbf 1 = \mathbf 1,\; X^\top \mathbf 1 \le \mathbf 1
 
-    Columns sum to *at most* 1: no row of slack has to take the proposals that stay free, and none changes the solution. Every
-    allowed pair gets a share above 0 and a gradient; a small epsilon gives (nearly) the permutation of the linear program, a
-    large one a softmax of each row. The solver mixes sweeps of Sinkhorn's algorithm, in the log domain, with Newton's method
-    on the dual, which finds the last digits; the gradient is that of the solution, by one symmetric system, whatever the path.
+    Columns sum to *at most* 1, so that no extra row is needed for proposals that stay free. Every allowed pair gets a share
+    above 0 and a gradient. A small epsilon gives (nearly) the permutation of the linear program. A large one gives a softmax of
+    each row. The solver uses sweeps of Sinkhorn's algorithm in the log domain, and Newton's method on the dual for the last
+    digits. The gradient is the derivative of the solution, from one symmetric linear system.
 
     With both `unmatched_cost` and `unmatched_proposal_cost` there is a dustbin on either side, with room for all that may stay
     unmatched, and an entry where the dustbins meet, of the mean of both costs: the optimal matching layer of SuperGlue, for

@@ -34,8 +34,8 @@ class ExactSolution(NamedTuple):
     """Whether `residual` is at most 1e-9 times the largest of the multipliers and of the costs of what is matched (bool).
     False is rounding."""
     row_multipliers: Tensor
-    """alpha (..., n), float64: -alpha_i is what template i pays for its match, its price included. 0 for templates that are
-    not there."""
+    """alpha (..., n), float64: -alpha_i is what template i pays, the cost of its match plus the price of its proposal. 0 for
+    templates that are not there."""
     column_multipliers: Tensor
     """beta (..., m), float64, at least 0: the price of proposal j."""
 
@@ -62,8 +62,9 @@ def exact_matching(
     .. math:: X(C) = \arg\min_X \langle C, X \rangle \quad \text{s.t. } X \ge 0,\; X \mathbf 1 = \mathbf 1,\;
        X^\top \mathbf 1 \le \mathbf 1
 
-    is a matrix of 0 and 1, found by shortest augmenting paths. It is constant but for jumps: its derivative says
-    nothing. What is returned as the gradient of a loss L instead, with :math:`g = \partial L / \partial X`:
+    is a matrix of 0 and 1. It is found by shortest augmenting paths. X changes only in jumps, so its derivative is 0 almost
+    everywhere. The backward pass therefore returns something else than the derivative of a loss L. With
+    :math:`g = \partial L / \partial X` it is:
 
     - ``"blackbox"``: :math:`(X(C + \lambda g) - X(C)) / \lambda`, the gradient of an interpolation of L(X(C)) that is exact
       where the assignment stays the same over a distance of :math:`\lambda g`. One more solve.
@@ -79,7 +80,7 @@ def exact_matching(
             Needed where n > m. Differentiable, as C is. None: every template is matched.
         gradient: which gradient, see above.
         strength: :math:`\lambda` of the blackbox gradient. :math:`\lambda g` should be about as large as the differences of
-            costs: far smaller, it moves no assignment and the gradient is 0. A loss that is a mean has a small g.
+            costs. If it is far smaller, no assignment changes and the gradient is 0. A loss that is a mean has a small g.
 
     Returns:
         (..., n, m), the dtype of the cost: 1 where template i is matched to proposal j, else 0.
@@ -92,8 +93,8 @@ def exact_matching(
         NotImplementedError: derivatives of the blackbox gradient, and forward mode with it. (The others have both: that of
             ``"none"`` is 0.)
 
-    Each problem is solved by itself, on one thread: its result depends on neither the batch nor the number of threads. Of equal
-    proposals the first is looked at first, on every device.
+    Each problem is solved by itself, on one thread. Its result depends neither on the batch nor on the number of threads. Where
+    proposals are equally good, the one with the lowest index is tried first, on every device.
 
     References:
         Vlastelica, Paulus, Musil, Martius, Rolinek, "Differentiation of blackbox combinatorial solvers", ICLR 2020, algorithm

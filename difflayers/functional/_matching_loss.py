@@ -33,39 +33,38 @@ def matching_loss(
     margin: float = 0.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""How far costs are from having a given assignment for their match: a convex loss, with the match in its gradient.
+    r"""The loss to train costs by when the right assignment is known. It is convex in the costs.
 
     The Fenchel-Young loss of the layer that minimises :math:`\langle C, X \rangle + \Omega(X)` over the assignment polytope:
 
     .. math:: L(C; Y) = \langle C, Y \rangle + \Omega(Y) - \min_X \big( \langle C, X \rangle + \Omega(X) \big) \ge 0, \qquad
        \nabla_C L = Y - X(C).
 
-    It is convex in C, and its gradient costs one solve of the layer, nothing of which is differentiated. Where the target is
-    known, it is what to train a matching layer by.
+    Its gradient needs one solve of the layer. No solver is differentiated.
 
-    - ``"quadratic"``: :math:`\Omega(X) = \gamma / 2 \|X\|^2`, of `quadratic_matching`. 0 if and only if its X is Y.
-    - ``"entropic"``: :math:`\Omega(X) = \varepsilon \sum X (\log X - 1)`, of `entropic_matching`. Of a target of 0 and 1 it
-      is never quite 0, as X is nowhere 0. Where each row has its softmax, because no proposal is wanted twice, it is
-      :math:`\varepsilon` times the cross-entropy of rows.
+    - ``"quadratic"``: :math:`\Omega(X) = \gamma / 2 \|X\|^2`, of `quadratic_matching`. It is 0 if and only if X is Y.
+    - ``"entropic"``: :math:`\Omega(X) = \varepsilon \sum X (\log X - 1)`, of `entropic_matching`. For a
+      target of 0 and 1 it is never exactly 0, since no entry of X is 0. If no two templates compete for a proposal, X is a
+      softmax of each row, and the loss is :math:`\varepsilon` times the cross-entropy of the rows.
     - ``"none"``: :math:`\Omega = 0`, of `exact_matching`: the structured perceptron; with a margin, the structured hinge loss.
       0 if and only if Y is an optimal assignment.
 
-    With a margin :math:`\mu`, all this is of the cost :math:`C + \mu Y`: the target has to win though its pairs cost
-    :math:`\mu` more, so that a loss of 0 says it is better than any other assignment by :math:`\mu` for each template in which
-    that differs.
+    With a margin :math:`\mu`, the loss is that of the cost :math:`C + \mu Y`: the target must win although each of its pairs
+    costs :math:`\mu` more. A loss of 0 then means that the target is better than any other assignment, by at least
+    :math:`\mu` for each template that the other one matches differently.
 
     Args:
         cost: (..., n, m), floating point. +inf forbids a pair.
         target: the right assignment Y, a constant: (..., n, m) of 0 and 1, or of shares; or its indices (..., n), int64, as
-            `assign` returns them, -1 for a template that should stay unmatched. Of templates that are not there it may hold
+            `assign` returns them, -1 for a template that should stay unmatched. For templates that are not there it may hold
             anything.
         regularizer: which layer, see above.
-        template_mask, proposal_mask, unmatched_cost: as for `exact_matching`. What a row of Y lacks to 1 stays unmatched,
-            and has a part in the loss and in the gradient of unmatched_cost.
+        template_mask, proposal_mask, unmatched_cost: as for `exact_matching`. If a row of Y sums to less than 1, the
+            rest stays unmatched. It counts in the loss and in the gradient of unmatched_cost.
         gamma: of the quadratic layer, as for `quadratic_matching`. Differentiable.
         epsilon: of the entropic layer, as for `entropic_matching`. Differentiable.
-        unmatched_proposal_cost: of the entropic layer, as for `entropic_matching`; with the others it must be None. What a
-            column of Y lacks to 1 is then the share of that proposal that stays unmatched.
+        unmatched_proposal_cost: of the entropic layer, as for `entropic_matching`; with the others it must be None. If a
+            column of Y sums to less than 1, the rest is the share of the proposal that stays unmatched.
         margin: :math:`\mu`, in units of the cost.
         reduction: ``"mean"`` over the problems of the batch, their ``"sum"``, or ``"none"``.
 

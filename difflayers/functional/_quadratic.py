@@ -25,13 +25,13 @@ class QuadraticSolution(NamedTuple):
     iterations: Tensor
     """Newton steps, int64."""
     residual: Tensor
-    """By how much a row is off its sum of 1, or a column off what it may sum to: at most 1, or 1 where it has a multiplier.
-    The largest of them, in the float64 of the solver, before rounding."""
+    """The largest error of a row or column sum, in the float64 of the solver, before rounding. A row should sum to 1. A column
+    should sum to at most 1, and to exactly 1 where its multiplier is positive."""
     converged: Tensor
-    """Whether `residual` is at most the tolerance (bool). False: `max_iter` ended it, or rounding did."""
+    """Whether `residual` is at most the tolerance (bool). If not, `max_iter` or rounding ended the solve."""
     row_multipliers: Tensor
-    """alpha (..., n), float64, in units of the cost: -alpha_i is what template i has to pay for its match, at the margin. 0 for
-    templates that are not there."""
+    """alpha (..., n), float64, in units of the cost: -alpha_i is the marginal cost of template i, the price of its
+    proposal included. 0 for templates that are not there."""
     column_multipliers: Tensor
     """beta (..., m), float64, at least 0: the price of proposal j, 0 where it is not taken whole."""
 
@@ -55,22 +55,22 @@ def quadratic_matching(
     max_iter: int = 500,
     require_convergence: bool = False,
 ) -> Tensor:
-    r"""Match n templates to m proposals at minimum cost, made strictly convex, exactly.
+    r"""Match n templates to m proposals at minimum cost plus a quadratic term, solved exactly.
 
     .. math:: \min_X \langle C, X \rangle + \tfrac{\gamma}{2} \|X\|^2 \quad \text{s.t. } X \ge 0,\;
        X \mathbf 1 = \mathbf 1,\; X^\top \mathbf 1 \le \mathbf 1,
 
     that is, the Euclidean projection of :math:`-C / \gamma` onto the assignment polytope, see `project_assignment`. A small
-    gamma gives (nearly) the permutation of the linear program, and a gradient that is 0 almost everywhere; a large one
-    spreads the assignment over pairs that cost about the same, and the gradient says which way to go.
+    gamma gives (nearly) the permutation of the linear program, and a gradient that is 0 almost everywhere. A large gamma
+    spreads the assignment over pairs that cost about the same, and gives them a useful gradient.
 
     Args:
         cost: (..., n, m), floating point. +inf forbids a pair.
         gamma: a positive number or tensor, which broadcasts over the batch; differentiable. In units of the cost.
         template_mask, proposal_mask, unmatched_cost: as for `dmm_matching`. The share that stays unmatched is one more
             entry of its row, in the quadratic term, too.
-        tolerance: on how far a row is off its sum of 1, or a column off what it may sum to, in the float64 that the solver
-            works in for float32 too.
+        tolerance: the largest error of a row or column sum that counts as converged. The solver works in float64, for float32
+            too.
         max_iter: at most so many Newton steps.
         require_convergence: raise a RuntimeError if the tolerance is not reached.
 
@@ -114,9 +114,9 @@ def solve_quadratic(
     Args:
         cost, gamma, template_mask, proposal_mask, unmatched_cost, tolerance, max_iter, require_convergence: as for
             `quadratic_matching`.
-        start: `multipliers` of a problem much like each of these, a pair: (..., n) of rows and (..., m) of columns, both
-            broadcast over the batch. The solution of the last frame of a video, say. Fewer steps, the same solution within the
-            tolerance. Only those of columns are used.
+        start: `multipliers` of similar problems, a pair: (..., n) of rows and (..., m) of columns, both
+            broadcast over the batch. For example those of the last video frame. The solver then takes fewer steps to the
+            same solution, within the tolerance. Only the multipliers of columns are used.
 
     Returns:
         A `QuadraticSolution`.

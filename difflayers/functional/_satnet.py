@@ -18,7 +18,7 @@ from difflayers._checks import (
 from difflayers._ops import autocasts
 from difflayers._solution import table
 from difflayers.satnet import op
-from difflayers.satnet.cpu import scaling
+from difflayers.satnet.common import scaling
 
 
 class SATNetSolution(NamedTuple):
@@ -79,7 +79,7 @@ def satnet(
     generator: torch.Generator | None = None,
     start: Tensor | None = None,
 ) -> Tensor:
-    r"""Complete the probabilities z of a MAXSAT instance, of which some are given, and differentiate through that.
+    r"""Compute the probabilities of variables that are not given from those that are, by a MAXSAT instance with clauses S.
 
     With N = n + 1 + aux rows :math:`s_i` of S (row 0 the truth direction, then the n variables, then auxiliary ones)
     it solves, for each sample, the SDP relaxation of MAXSAT in its low-rank form
@@ -89,13 +89,13 @@ def satnet(
        v_i = -\cos(\pi z_i) v_\top + \sin(\pi z_i) r_i \text{ for given } i,
 
     where the :math:`r_i \perp v_\top` are random unit vectors, and returns :math:`z_i = \arccos(-v_i^\top v_\top) / \pi`
-    for the other variables. The solver is the mixing method (coordinate descent), with the whole sweep started half a
-    step ahead of the last one; the gradient solves the linear system of the paper's theorem 1 to a residual of its own.
+    for the other variables. The solver is the mixing method (coordinate descent) with momentum: each sweep starts half a step
+    ahead of the last one. The gradient comes from the linear system of the paper's theorem 1, solved to its own residual.
 
     Args:
         S: (n + 1 + aux, m), float32 or float64: the clause matrix.
         z: (..., n), the dtype of S: probabilities in [0, 1] (rounding errors outside are taken as 0 or 1). Entries that
-            are not given are not used, and must be in [0, 1] all the same. Any batch shape, an empty one included.
+            are not given do not count, but must also be in [0, 1]. Any batch shape, an empty one included.
         is_input: (..., n), bool or integer: nonzero where z is given.
         k: dimension of the vectors. Default: the smallest multiple of 8 above sqrt(2 (n + 1 + aux)), enough for the
             low-rank form to have the SDP's optimum; that of `start` if there is one. Below 2, given values between 0 and 1
@@ -111,10 +111,10 @@ def satnet(
         generator: where the random start, (n + 1 + aux, k) normal numbers, is drawn from, on its own device: a CPU
             generator gives the same start on every device. If None: torch's global one of the device of S.
         start: (..., n + 1 + aux, k), one for each sample, or (n + 1 + aux, k) for all: vectors to start at, such as the
-            `SATNetSolution.vectors` of an earlier solve, in place of random ones. Scaled to length 1, held constant. Also
-            the :math:`r_i` are those of the start: its part orthogonal to :math:`v_\top`, and a fixed direction for each
-            row where there is none (rows that were 0 or 1). Nothing is drawn. So a problem started at its own solution
-            takes a sweep or a few. Free variables leave the axis of :math:`v_\top` only if a vector of the problem is off it.
+            `SATNetSolution.vectors` of an earlier solve, in place of random ones. Scaled to length 1, held constant. The
+            :math:`r_i` also come from the start: from its part orthogonal to :math:`v_\top`, or a fixed direction for each
+            row without such a part (rows that were 0 or 1). Nothing is drawn. So a problem that starts at its own solution
+            takes one sweep or a few. Free variables leave the axis of :math:`v_\top` only if a vector of the problem is off it.
 
     Returns:
         (..., n), the dtype of S: given entries as they came, the others solved for. `solve_satnet` says more.
@@ -125,10 +125,10 @@ def satnet(
             or iterations below 1, eps or prox_lam negative, tensors on a device without kernels.
         NotImplementedError: forward mode over forward mode.
 
-    A random start is drawn once and shared by the batch: a sample's result depends on S, its own z and mask, and its start
-    alone, to the last bit, whatever the batch around it, its order or the number of threads. The gradients are products by
-    torch, whose rounding may depend on the threads, and that of S is a sum over the batch in its order. A long solve hears
-    Ctrl-C between two sweeps. Under autocast z is taken to the dtype of S.
+    A random start is drawn once and shared by the batch. The result of a sample depends only on S, its own z and mask, and the
+    start, to the last bit. The other samples, their order and the number of threads do not matter. The gradients are products
+    by torch, whose rounding may depend on the threads. The gradient of S is a sum over the batch in its order. Ctrl-C stops a
+    long solve between two sweeps. Under autocast z is taken to the dtype of S.
     On torch.vmap choose ``randomness="same"`` for that shared start, or "different".
 
     References:
@@ -163,7 +163,7 @@ def solve_satnet(
     generator: torch.Generator | None = None,
     start: Tensor | None = None,
 ) -> SATNetSolution:
-    """As `satnet`, with the vectors behind the probabilities and how the solver ended.
+    """The same as `satnet`, and also the vectors behind the probabilities and how the solver ended.
 
     Args:
         S, z, is_input, k, max_iter, eps, prox_lam, generator, start: those of `satnet`.

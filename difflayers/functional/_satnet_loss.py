@@ -19,21 +19,21 @@ def satnet_loss(
     smoothing: float = 0.01,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""The cross entropy of what a SATNet layer returns, with gradients that neither grow without bound nor vanish.
+    r"""The cross entropy of the outputs of a SATNet layer. Its gradients are bounded and do not vanish.
 
     With z the output and t the target of a variable that was not given,
 
     .. math:: q = \sigma + (1 - 2 \sigma) z, \qquad L = -t \log q - (1 - t) \log (1 - q).
 
-    Its derivative in z is at most :math:`(1 - 2 \sigma) / \sigma` in size, 98 by default. A plain cross entropy has no bound:
-    fresh layers without auxiliary variables return many outputs near 0 and 1, and the gradients of the wrong ones, 1e4 and
-    more, drown all others. One of clamped outputs has a bound, but no gradient at all at the outputs that are most wrong. At
-    exactly 0 or 1 the vector behind z has no direction to turn in, and the layer itself passes no gradient on.
+    The size of its derivative in z is at most :math:`(1 - 2 \sigma) / \sigma`, 98 by default. A plain cross entropy has no such
+    bound. Fresh layers without auxiliary variables return many outputs near 0 and 1, and wrong ones have gradients of 1e4 and
+    more, which hide all others. If the outputs are clamped, there is a bound, but the worst outputs get no gradient at all. At
+    an output of exactly 0 or 1 the vector behind z has no direction to turn to, and the layer itself passes no gradient on.
 
     Args:
         probabilities: (..., n), float32 or float64, in [0, 1]: what `satnet` or a `SATNet` layer returned.
-        target: (..., n), the same shape: right values, bool, integer or floating, in [0, 1]. Of given variables anything in
-            that range.
+        target: (..., n), the same shape: right values, bool, integer or floating, in [0, 1]. For given variables it may be
+            anything in that range.
         is_input: (..., n), bool or integer, nonzero where the variable was given: those have no loss. None: all have one.
         smoothing: :math:`\sigma`, at least 1e-6 and below 1/2: how far from 0 and 1 the probabilities in the logarithms stay.
         reduction: ``"mean"`` over the variables that were not given, their ``"sum"``, or ``"none"``.

@@ -9,10 +9,11 @@ from difflayers._checks import check_dtype, check_same_device, check_size, check
 
 
 class Domains:
-    """Variables with finitely many values each, and how they are written as bits.
+    """Variables with finitely many values (categories), and how they are written as bits.
 
-    Variable i takes the values 0 to ``sizes[i] - 1``. One of two values takes one bit, which is the value. One of s > 2 values
-    takes s bits, one-hot. One of a single value takes none. The bits of the variables follow each other in order.
+    Variable i takes the values 0 to ``sizes[i] - 1``. A variable with two values takes one bit, which is the value. A variable
+    with s > 2 values takes s bits, one-hot. A variable with a single value takes none. The bits of the variables follow each
+    other in order.
 
     Args:
         sizes: how many values each variable has, 1 or more.

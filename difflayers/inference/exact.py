@@ -16,11 +16,11 @@ class ExactAnswers:
     """What a SAT solver found for each problem of a batch; every field but the last has the batch's shape."""
 
     values: Tensor
-    """(..., v), int64: an assignment that satisfies the rules; where there is none, the known values, and 0."""
+    """(..., v), int64: an assignment that satisfies the rules. If there is none: the known values, and 0 elsewhere."""
     satisfiable: Tensor
     """bool: whether there is one. False is a proof that the rules and the known values exclude each other."""
     unique: Tensor | None
-    """bool: whether there is no other one, proved; None if that was not asked."""
+    """bool: whether it is proved that there is no other one; None without ``unique=True``."""
     interrupted: bool = False
     """Whether Ctrl-C ended it. `satisfiable` is then also False where nothing was tried."""
 
@@ -44,9 +44,9 @@ def solve_exactly(
     """Complete partial assignments so that no rule is broken, by a SAT solver, or prove that it cannot be done.
 
     With `scores`, the completion is the best one: of those that break no rule it has the largest sum of its values' scores.
-    With log-probabilities it is the likeliest one, were the variables independent but for the rules. A MaxSAT solver finds
-    it (RC2; Ignatiev, Morgado and Marques-Silva 2019). That is fast where few rules stand against the best values, and may
-    take very long where many do.
+    With log-probabilities it is the likeliest one, if the variables are independent apart from the rules. A MaxSAT solver
+    finds it (RC2; Ignatiev, Morgado and Marques-Silva 2019). That is fast if few rules conflict with the best values, and may
+    take very long if many do.
 
     Args:
         rules: given, learnt (`extract_rules`) or both (their sum).
@@ -59,7 +59,7 @@ def solve_exactly(
         progress: show a progress bar (tqdm) on the standard error.
 
     Returns:
-        `ExactAnswers`. They are right as far as the rules are.
+        `ExactAnswers`. They are right if the rules are right.
 
     Raises:
         TypeError, ValueError: values outside their domains; rules over other domains; scores that are not finite or of another

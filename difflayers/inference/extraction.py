@@ -31,9 +31,9 @@ def extract_rules(
     false_rules: float = 0.1,
     progress: bool = False,
 ) -> Rules:
-    r"""The rules that a trained layer and known solutions support, as clauses over the bits, and none that chance explains.
+    r"""Extract rules, as clauses over the bits: no known solution violates them, and chance does not explain that.
 
-    What is looked for:
+    The trained layer proposes candidates, and the solutions test them. The function looks for:
 
     - *pairs*: two literals that are never true together (mutual exclusions, implications), of all pairs of bits;
     - *sets of which exactly one is true*: cliques of such pairs that are true in all solutions, whose at-least-one clause is
@@ -64,12 +64,13 @@ def extract_rules(
     for a long rule.
 
     Args:
-        layer: a trained layer, or None: counting alone, which tells what S adds.
+        layer: a trained layer. If None, rules are found by counting alone; a comparison shows what the layer adds.
         domains: of its variables.
-        solutions: (count, v), complete. The more, the more can be told from chance.
-        longest: 2 to 8: the longest clauses that are looked for, sets apart. Each literal takes about twice as many solutions.
-        false_rules: how many rules, by expectation, may be accidents: by counting, by S, and among the longer ones, each. With
-            few solutions a larger number finds many more.
+        solutions: (count, v), complete. With more of them, more rules can be told from chance.
+        longest: 2 to 8, the most literals of a clause, apart from sets. Each further literal takes about twice as many
+            solutions.
+        false_rules: the expected number of false rules that is accepted, for each of: counting, S, and longer rules. With few
+            solutions, a larger number finds many more rules.
         progress: show a progress bar (tqdm) on the standard error.
 
     Returns:

@@ -24,10 +24,10 @@ _RIGHT = 0.5
 
 
 class AcceptanceLimit(float):
-    """The highest learnt objective of an answer that is accepted: a float, which also says how well it tells right from wrong.
+    """The highest learnt objective that an accepted answer may have. A float that also says how well it tells right from wrong.
 
-    The shares were measured on solutions, and on spoilt copies of them, that had no part in setting the limit. A search looks
-    for low objectives, so that of its wrong answers a larger share may be within the limit; rules beside it help.
+    The shares were measured on solutions that were not used to set the limit, and on spoilt copies of them. A search looks for
+    low objectives. So a larger share of its wrong answers may be within the limit. Rules in addition to the limit help.
     """
 
     separates: bool
@@ -38,7 +38,7 @@ class AcceptanceLimit(float):
     false: float
     """Share of spoilt solutions, with one variable changed, that are within it too."""
     auc: float
-    """Chance that a solution has a lower objective than a spoilt one: 1 where the objective knows, 0.5 where it guesses."""
+    """Chance that a solution has a lower objective than a spoilt one. 1 is perfect, 0.5 is guessing."""
 
     def __new__(cls, value: float, separates: bool, right: float, false: float, auc: float) -> "AcceptanceLimit":
         limit = super().__new__(cls, value)
@@ -63,7 +63,7 @@ class Answers:
     values: Tensor
     """(..., v), int64: the accepted answer, or else the one with the lowest learnt objective."""
     accepted: Tensor
-    """bool: whether `judge` accepts it. False claims nothing: the answer may be right all the same."""
+    """bool: whether `judge` accepts it. An answer that is not accepted may still be right."""
     objective: Tensor
     """Its learnt objective, float64; inf where nothing was tried."""
     paths: Tensor
@@ -71,8 +71,8 @@ class Answers:
     passes: Tensor
     """int64: how many solves of the layer, those of learnt objectives included."""
     judge: str
-    """What accepts: "objective" (it is within the limit), "rules" (none is broken), "objective and rules", or "nothing", where
-    there is no limit that separates and no rules."""
+    """What decides: "objective" (it is within the limit), "rules" (none is broken), "objective and rules", or "nothing" if
+    there are no rules and no limit that separates."""
     interrupted: bool = False
     """Whether Ctrl-C ended it; then this is what was found so far."""
 

@@ -19,16 +19,15 @@ class Rule:
     clause: tuple[int, ...]
     """Bits in DIMACS signs: b for bit b, from 1, and -b for its negation."""
     support: int = 0
-    """In how many of the given solutions all literals but one are false, so that the rule decides. None violates it."""
+    """In how many of the given solutions all literals but one are false, so that the rule determines the last one."""
     expected: float = 0.0
-    """How many of them would violate it if its literals had nothing to do with each other."""
+    """How many of the solutions would violate the rule if its literals were independent. None does violate it."""
     strength: float = 0.0
-    """The couplings of its bits in S, with the signs of the rule; the mean over its pairs. Large where the layer holds the
-    rule."""
+    """How strongly the layer holds the rule: the mean coupling of its pairs of bits in S, with the signs of the rule."""
 
 
 class Rules:
-    """Clauses over the bits of `Domains`; that each variable has one value is always among them and need not be said.
+    """Clauses over the bits of `Domains`. That each variable has one value is always one of the rules; do not list it.
 
     Args:
         domains: the variables.

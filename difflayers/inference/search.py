@@ -59,15 +59,15 @@ class SearchRound:
     """One pass of the layer in a search, as `search` tells its `watch`; on the CPU."""
 
     problem: int
-    """Which problem of the batch, counted as if that had one dimension."""
+    """Index of the problem in the flattened batch."""
     path: int
     """Which of its decimations, from 1."""
     values: Tensor
     """(v,), int64: what is fixed so far."""
     given: Tensor
-    """(v,), bool: where."""
+    """(v,), bool: which variables are fixed."""
     probabilities: Tensor
-    """(v, s): of the values of each variable, by this pass."""
+    """(v, s): the probability of each value of each variable in this pass."""
 
 
 @dataclass(order=True)
@@ -250,7 +250,7 @@ def search(
     progress: bool = False,
     watch: Callable[[SearchRound], None] | None = None,
 ) -> Answers:
-    """Complete partial assignments by decimation with a trained layer, and go back where the answer is not accepted.
+    """Complete partial assignments with a trained layer: fix the surest values, solve again, and go back if necessary.
 
     The method: `difflayers.inference.search`, the module.
 

@@ -26,8 +26,8 @@ class Solution:
     found_by: Finder
     """Whose assignment it is: a rounding of the relaxation, improved by local search, or that of python-sat."""
     bound: float
-    """No assignment that satisfies all hard clauses costs less; never below 0. An int if all weights are whole numbers,
-    otherwise a float: that of the cost if it is the cost, rounded down if it is less."""
+    """No assignment that satisfies all hard clauses costs less. Never below 0. An int if all weights are whole numbers,
+    otherwise a float, rounded down unless it equals the cost."""
     bound_by: Prover
     """Who proved that: the weights (0, and empty clauses), the dual of the relaxation, or RC2."""
     optimal: bool
@@ -35,9 +35,9 @@ class Solution:
     infeasible_by: Refuter | None
     """Who proved that no assignment satisfies all hard clauses; None if nobody did."""
     relaxation: float | None
-    """The value of the SDP at the end, rounded to nothing: about the dual's bound if converged. None if there was no sweep."""
+    """The value of the SDP at the end, not rounded. It is about the dual's bound if converged. None if there was no sweep."""
     sweeps: int
-    """Of the mixing method."""
+    """How many sweeps of the mixing method were done."""
     converged: bool
     """Whether the last sweep gained less than eps times what the first did."""
     interrupted: bool

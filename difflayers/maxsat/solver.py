@@ -50,9 +50,9 @@ def solve(
        \;\le\; [\text{clause violated}] \quad\text{at assignments, with equality for } L \le 2,
 
     the sum of which is minimised by the mixing method (coordinate descent, in k > sqrt(2 (n + 1)) dimensions enough for the
-    SDP's optimum). A bound follows from the dual at any point of it. The vectors are rounded by random hyperplanes,
-    each result is improved by single flips, and the best is kept: of two assignments the one that violates fewer hard clauses,
-    whatever the soft ones weigh. If it violates any, python-sat looks for one that does not, or proves that there is none.
+    SDP's optimum). The dual gives a bound at any point of it. Random hyperplanes round the vectors, single flips improve each
+    result, and the best is kept. An assignment that violates fewer hard clauses is always better, whatever the soft ones weigh.
+    If the best one violates any, python-sat looks for one that does not, or proves that there is none.
     With `exact` python-sat's RC2 then looks for the optimum. Ctrl-C ends any phase early with the best so far.
 
     Args:

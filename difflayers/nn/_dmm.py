@@ -21,7 +21,7 @@ class _Options(TypedDict):
 class DMMMatching(nn.Module):
     r"""Minimum-cost bipartite matching, relaxed, by unrolled projected gradient descent: the matching layer of DMM-Net.
 
-    The problem approached, its gradient, errors and references: `difflayers.functional.dmm_matching`.
+    For the problem, its gradient, errors and references see `difflayers.functional.dmm_matching`.
 
     Args:
         n_grad: gradient steps.

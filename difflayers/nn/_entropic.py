@@ -22,7 +22,7 @@ class _Options(TypedDict):
 class EntropicMatching(nn.Module):
     r"""Minimum-cost bipartite matching with an entropic term, solved to a tolerance and differentiated implicitly.
 
-    The problem solved, its gradient, errors and references: `difflayers.functional.entropic_matching`.
+    For the problem, its gradient, errors and references see `difflayers.functional.entropic_matching`.
 
     Args:
         epsilon: the weight of the entropic term, in units of the cost. It and the two costs may be an ``nn.Parameter`` or
@@ -30,8 +30,8 @@ class EntropicMatching(nn.Module):
         unmatched_cost: the cost at which a template may stay unmatched; None: every template is matched.
         unmatched_proposal_cost: the cost at which a proposal stays unmatched; None: that costs nothing and has no entropy. With
             both, the layer is SuperGlue's optimal matching.
-        tolerance: on the violation of the constraints.
-        max_iter: at most about so many passes over the cost.
+        tolerance: the largest violation of a constraint that counts as converged.
+        max_iter: about the largest number of passes over the cost.
         require_convergence: raise a RuntimeError where the tolerance is not reached.
 
     Shapes:

@@ -17,13 +17,14 @@ class _Options(TypedDict):
 
 
 class ExactMatching(nn.Module):
-    r"""Minimum-cost bipartite matching: the assignment of 0 and 1 itself, with a gradient to learn from.
+    r"""Minimum-cost bipartite matching: the exact assignment of 0 and 1, with a surrogate gradient.
 
-    The problem solved, its gradients, errors and references: `difflayers.functional.exact_matching`.
+    For the problem, its gradients, errors and references see `difflayers.functional.exact_matching`.
 
     Args:
         gradient: ``"blackbox"`` (interpolation, Vlastelica et al. 2020), ``"straight-through"`` or ``"none"``.
-        strength: of the interpolation: times the gradient of the loss, about as large as the differences of costs.
+        strength: of the interpolation. Strength times the gradient of the loss should be about as large as the
+            differences of costs.
         unmatched_cost: the cost at which a template may stay unmatched, a number, a tensor, or a Parameter, which is learnt by
             the blackbox gradient; None: every template is matched.
 

@@ -20,14 +20,14 @@ class _Options(TypedDict):
 class QuadraticMatching(nn.Module):
     r"""Minimum-cost bipartite matching with a quadratic term, solved exactly and differentiated implicitly.
 
-    The problem solved, its gradient, errors and references: `difflayers.functional.quadratic_matching`.
+    For the problem, its gradient, errors and references see `difflayers.functional.quadratic_matching`.
 
     Args:
         gamma: the weight of the quadratic term, in units of the cost: a number, a tensor, or a Parameter, which is learnt and
             has to stay above 0.
         unmatched_cost: the cost at which a template may stay unmatched, a number, a tensor, or a Parameter, which is learnt;
             None: every template is matched.
-        tolerance: on the row sums.
+        tolerance: the largest error of a row or column sum that counts as converged.
         max_iter: at most so many Newton steps.
         require_convergence: raise a RuntimeError where the tolerance is not reached.
 

@@ -25,25 +25,25 @@ class _Options(TypedDict):
 
 
 class SATNet(nn.Module):
-    r"""A MAXSAT instance with learnable clauses: completes a partly given assignment of n variables.
+    r"""A layer with a MAXSAT instance whose clauses are learnt. It completes a partly given assignment of n variables.
 
-    The problem solved, its gradient, errors and references: `difflayers.functional.satnet`. The arguments up to
-    ``weight_normalize``, the parameter ``S`` and ``forward(z, is_input)`` are those of the reference implementation
-    (github.com/locuslab/SATNet), whose code and checkpoints work unchanged. The loss to train it by:
-    `difflayers.functional.satnet_loss`.
+    For the problem, its gradient, errors and references see `difflayers.functional.satnet`. Train it with the loss
+    `difflayers.functional.satnet_loss`. The arguments up to ``weight_normalize``, the parameter ``S`` and
+    ``forward(z, is_input)`` are those of the reference implementation (github.com/locuslab/SATNet), whose code and checkpoints
+    work unchanged.
 
     Args:
         n: number of variables.
         m: rank of the clause matrix, its number of columns.
         aux: number of auxiliary variables, never given and never returned.
         max_iter: at most so many sweeps of the solver.
-        eps: stop after a sweep that lowers the objective by less than eps times what the first one did, or about that: see
+        eps: stop after a sweep that lowers the objective by less than about eps times what the first sweep did. Exactly: see
             `difflayers.functional.satnet`.
         prox_lam: added to the diagonal of the backward system.
         weight_normalize: start S at standard normal numbers times sqrt(0.5 / (n + 1 + aux + m)), else times 1.
         k: dimension of the vectors. Default: the smallest multiple of 8 above sqrt(2 (n + 1 + aux)). The reference
             implementation always has 32.
-        input_mask: (n,), bool or integer: which variables are given, if always the same. The layer can then be called
+        input_mask: (n,), bool or integer: which variables are given, if they are always the same. The layer can then be called
             with z alone. Not part of the state dict.
         device, dtype: of S. float32 or float64.
 
@@ -176,7 +176,7 @@ class SATNet(nn.Module):
         generator: torch.Generator | None = None,
         start: Tensor | None = None,
     ) -> functional.SATNetSolution:
-        """As a call, with the vectors behind the probabilities and how the solver ended: `functional.solve_satnet`.
+        """The same as a call, and also the vectors and how the solver ended: `functional.solve_satnet`.
 
         Args:
             z, is_input, generator, start: those of `forward`. ``start=previous.vectors`` solves a problem from the solution
@@ -243,7 +243,7 @@ class SATNet(nn.Module):
         aux: int = 0,
         **options: Any,
     ) -> "SATNet":
-        r"""A layer whose rules are given: S is `functional.clauses_to_S`, fixed, or as a start.
+        r"""A layer made from clauses that you state. They are fixed, or training starts from them.
 
         Args:
             clauses, n, weights: see `functional.clauses_to_S`.
@@ -311,7 +311,9 @@ class SATNet(nn.Module):
         return layer
 
     def rules(self, top: int | None = 20, *, names: Sequence[str] | None = None, aux: bool = False) -> list[Relation]:
-        """The strongest relations between variables that the layer holds, given and learnt: see `functional.relations`.
+        """The strongest relations between variables in the clause matrix. These are tendencies, which nothing has checked.
+
+        See `functional.relations`. For rules that are checked against data see `inference.extract_rules`.
 
         Args:
             top: how many; all if None.

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from difflayers import _cuda
-from difflayers.satnet.cpu import (
+from difflayers.satnet.common import (
+    MOMENTUM,
     UNIT_SLACK,
     check_matrix,
     check_start,
@@ -14,7 +15,6 @@ from difflayers.satnet.cpu import (
     far_from_unit_length,
     residual_tolerance,
 )
-from difflayers.satnet.oracle import MOMENTUM
 
 _DEPTH = 8  # of mixing.cu
 _GRAM_WARPS = 8

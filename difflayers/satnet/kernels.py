@@ -22,7 +22,7 @@ import numpy as np
 
 from difflayers._numba import helper, helper_fast, kernel, stopped, take_ticket
 from difflayers.satnet import tiles as products
-from difflayers.satnet.oracle import LEAST_REFERENCE
+from difflayers.satnet.common import LEAST_REFERENCE
 from difflayers.satnet.tiles import ROWS, add_outer, add_scaled, clear, dot_rows, subtract_product
 
 # Up to this many free variables for each column of S, the Gram form takes fewer operations (2 N_f k against 4 m k).

@@ -18,8 +18,7 @@ from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 
 from difflayers._ops import define, fold, library, unfold
 from difflayers.satnet import cpu, cuda
-from difflayers.satnet.cpu import scaling
-from difflayers.satnet.oracle import input_directions
+from difflayers.satnet.common import input_directions, scaling
 
 
 def _fake_mixing(

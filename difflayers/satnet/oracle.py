@@ -18,11 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# With fresh weights the same objective then takes 0.55 times the sweeps (python -m benchmarks satnet-quality); more of it
-# overshoots on some weights.
-MOMENTUM = 0.5
-# Of sum_i |g_i|: a first sweep from a random start lowers the objective by 1 to 1.5 of it, one from near the solution by less.
-LEAST_REFERENCE = 0.5
+from difflayers.satnet.common import LEAST_REFERENCE, MOMENTUM, input_directions
 
 
 def rounding(norms: Tensor, lengths: Tensor, unit: float) -> float:
@@ -55,13 +51,6 @@ def free_coordinates(given: Tensor, N: int) -> list[int]:
     """The coordinates to solve for: all but the truth direction and the given variables, in their order."""
     n = len(given)
     return [i for i in range(1, N) if i > n or not given[i - 1]]
-
-
-def input_directions(start: Tensor) -> Tensor:
-    """r_i: the start vectors, made orthogonal to v_T and of length 1 (0 where there is no such direction, k = 1)."""
-    r = start.clone()
-    r[..., 0] = 0
-    return torch.nn.functional.normalize(r, dim=-1, eps=torch.finfo(r.dtype).tiny)
 
 
 def relax_inputs(z: Tensor, given: Tensor, start: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from difflayers import functional
-from difflayers.satnet import cpu, cuda, op, oracle
+from difflayers.satnet import common, cpu, cuda, op, oracle
 
 SIZES = {  # batch, n, m, aux, k
     "one of each": (1, 1, 1, 0, 1),
@@ -52,7 +52,7 @@ def test_forward_is_the_oracle(host: HostDevice, size: str) -> None:
     for b, want in enumerate(oracle.forward(*p)):
         assert_close(V[b], want.V, rtol=0, atol=1e-9)
         assert_close(out[b], want.z, rtol=0, atol=1e-9)
-        assert_close(norms[b] * cpu.scaling(p.S) ** 2, want.norms, rtol=1e-9, atol=1e-11)
+        assert_close(norms[b] * common.scaling(p.S) ** 2, want.norms, rtol=1e-9, atol=1e-11)
         assert int(sweeps[b]) == want.sweeps
         assert float(decreases[b]) == pytest.approx(want.relative_decrease, rel=1e-6, abs=1e-9)
 
@@ -75,7 +75,7 @@ def test_adjoint_is_the_linear_system(host: HostDevice, prox_lam: float) -> None
     p = problem("odd", "some given")
     _, V, norms, _, _ = cuda.mixing(*p, 600, 0.0)
     grad = torch.randn_like(p.z)
-    scale = cpu.scaling(p.S) ** 2
+    scale = common.scaling(p.S) ** 2
     U = cuda.adjoint(p.S, V, norms, p.given, op.output_gradient(V, p.given, grad), prox_lam, 10_000, 1e-13) / scale
     for b in range(len(V)):
         assert_near(U[b], exact_adjoint(p.S, V[b], norms[b] * scale, p.given[b], grad[b], prox_lam), 1e-5)
@@ -171,7 +171,7 @@ def test_gram_matrix_is_exactly_symmetric(host: HostDevice, N: int, m: int) -> N
     for scale in (1.0, 2.0**-1000, 2.0**1015):
         C = cuda._Launch(scale * S, 8, "mixing", 1, copies=3).C
         assert torch.equal(C, C.T)
-        assert_close(C, S @ S.T / cpu.scaling(S) ** 2)
+        assert_close(C, S @ S.T / common.scaling(S) ** 2)
 
 
 def test_whole_layer_and_its_gradients(host: HostDevice, monkeypatch: pytest.MonkeyPatch) -> None:

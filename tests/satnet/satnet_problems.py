@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from difflayers.satnet import cpu, op, oracle
+from difflayers.satnet import common, cpu, op, oracle
 
 
 class Problem(NamedTuple):
@@ -61,7 +61,7 @@ def kernel_adjoint(
 ) -> Tensor:
     """U as the oracle has it. Kernels solve for S / scaling(S): norms come divided by its square, U multiplied by it."""
     pull = op.output_gradient(V, given, grad)
-    return cpu.adjoint(S, V, norms, given, pull, prox_lam, max_iter, eps) / cpu.scaling(S) ** 2
+    return cpu.adjoint(S, V, norms, given, pull, prox_lam, max_iter, eps) / common.scaling(S) ** 2
 
 
 def exact_adjoint(S: Tensor, V: Tensor, norms: Tensor, given: Tensor, dz: Tensor, prox_lam: float) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from difflayers import functional
-from difflayers.satnet import cpu, op, oracle
+from difflayers.satnet import common, cpu, op, oracle
 
 EXACT = {"max_iter": 1000, "eps": 0.0, "prox_lam": 0.0}
 
@@ -280,7 +280,7 @@ def test_gradient_is_as_good_as_coordinate_descents_at_default_tolerances() -> N
         p = make_problem(1, 24, 14, 6, 8, seed=seed)
         dz = torch.randn(24, dtype=torch.float64)
         out, V, norms, sweeps, decreases = cpu.mixing(*p, 40, 1e-4)
-        lengths = norms[0] * cpu.scaling(p.S) ** 2
+        lengths = norms[0] * common.scaling(p.S) ** 2
         solution = oracle.Solution(out[0], V[0], lengths, int(sweeps[0]), float(decreases[0]))
         exact = oracle.weight_gradient(p.S, V[0], exact_adjoint(p.S, V[0], lengths, p.given[0], dz, 1e-2))
         U, _ = oracle.coordinate_descent(p.S, solution, p.given[0], dz, max_iter=solution.sweeps, eps=0.0)
@@ -299,7 +299,7 @@ def test_a_sample_that_has_not_converged_does_not_drown_the_batch(max_iter: int)
         dz = torch.randn_like(p.z)
         out, V, norms, _, _ = cpu.mixing(*p, max_iter, 0.0)
         U = kernel_adjoint(p.S, V, norms, p.given, dz, 0.0, max_iter, 0.0)
-        real_norms = norms * cpu.scaling(p.S) ** 2
+        real_norms = norms * common.scaling(p.S) ** 2
         for b in range(4):
             solution = oracle.Solution(out[b], V[b], real_norms[b], max_iter, 1.0)
             first, _ = oracle.coordinate_descent(p.S, solution, p.given[b], dz[b], prox_lam=0, max_iter=1)
@@ -328,9 +328,9 @@ def test_the_backward_solve_stops_where_it_says(tolerance: float) -> None:
         _, V, norms, _, _ = cpu.mixing(*p, 500, 1e-10)
         pull = op.output_gradient(V, p.given, dz)
         U, iterations = cpu.solve_adjoint(p.S, V, norms, p.given, pull, 0.1, 500, tolerance)
-        lengths = norms * cpu.scaling(p.S) ** 2 + 0.1
+        lengths = norms * common.scaling(p.S) ** 2 + 0.1
         for b in range(4):
-            u = U[b] / cpu.scaling(p.S) ** 2
+            u = U[b] / common.scaling(p.S) ** 2
             first = sweep_decrease(p, V[b], lengths[b], p.given[b], dz[b], torch.zeros_like(u))
             last = sweep_decrease(p, V[b], lengths[b], p.given[b], dz[b], u)
             assert 0 < iterations[b] < 100 and last <= tolerance * first * (1 + 1e-9)

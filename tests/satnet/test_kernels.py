@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from difflayers import _backends, functional
-from difflayers.satnet import cpu, kernels, op, oracle, tiles
+from difflayers.satnet import common, cpu, kernels, op, oracle, tiles
 from difflayers.satnet import gram as gram_module
 
 # batch, n, m, aux, k
@@ -58,7 +58,7 @@ def converged(size: str, share: str) -> tuple[Problem, tuple[Tensor, ...], Tenso
 def as_oracle(p: Problem, solution: tuple[Tensor, ...]) -> list[oracle.Solution]:
     """What the kernel found, in the oracle's words: its norms are in units of the scaling of S, squared."""
     out, V, norms, sweeps, decreases = solution
-    norms = norms * cpu.scaling(p.S) ** 2
+    norms = norms * common.scaling(p.S) ** 2
     return [oracle.Solution(out[b], V[b], norms[b], int(sweeps[b]), float(decreases[b])) for b in range(len(out))]
 
 
@@ -70,7 +70,7 @@ def test_forward_is_the_oracle(size: str, share: str) -> None:
     for b, want in enumerate(oracle.forward(*p)):
         assert_close(V[b], want.V, rtol=0, atol=1e-9)
         assert_close(out[b], want.z, rtol=0, atol=1e-9)
-        assert_close(norms[b] * cpu.scaling(p.S) ** 2, want.norms, rtol=1e-9, atol=1e-11)
+        assert_close(norms[b] * common.scaling(p.S) ** 2, want.norms, rtol=1e-9, atol=1e-11)
         assert int(sweeps[b]) == want.sweeps
         assert float(decreases[b]) == pytest.approx(want.relative_decrease, rel=1e-6, abs=1e-9)
 
@@ -95,7 +95,7 @@ def test_forward_in_float32(size: str, share: str) -> None:
     assert out.dtype == V.dtype == norms.dtype == torch.float32
     for b, want in enumerate(oracle.forward(*exact, max_iter=4, eps=0.0)):
         assert_close(V[b].double(), want.V, rtol=0, atol=2e-4)
-        assert_close(norms[b].double() * cpu.scaling(p.S) ** 2, want.norms, rtol=1e-3, atol=1e-5)
+        assert_close(norms[b].double() * common.scaling(p.S) ** 2, want.norms, rtol=1e-3, atol=1e-5)
     _, V, _, _, _ = cpu.mixing(*p, 30, 0.0)
     _, V_exact, _, _, _ = cpu.mixing(*exact, 30, 0.0)
     for found, want in zip(V.double(), V_exact, strict=True):
@@ -216,9 +216,9 @@ def test_empty_batch(dtype: torch.dtype) -> None:
 
 
 def test_momentum_is_the_oracles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """cpu.MOMENTUM reaches the kernel, take-backs included: 0 gives the paper's sweeps, and 0.95 overshoots."""
+    """common.MOMENTUM reaches the kernel, take-backs included: 0 gives the paper's sweeps, and 0.95 overshoots."""
     p = problem("odd", "some given")
-    for momentum in (0.0, oracle.MOMENTUM, 0.95):
+    for momentum in (0.0, common.MOMENTUM, 0.95):
         monkeypatch.setattr(cpu, "MOMENTUM", momentum)
         _, V, _, sweeps, _ = cpu.mixing(*p, 40, 1e-4)
         for b, want in enumerate(oracle.forward(*p, momentum=momentum)):
@@ -490,13 +490,13 @@ import torch
 from difflayers.satnet import tiles
 tiles.VECTOR_BYTES = {width}
 from satnet_problems import kernel_adjoint, make_problem
-from difflayers.satnet import cpu, oracle
+from difflayers.satnet import common, cpu, oracle
 for sizes in ((3, 13, 9, 6, 5), (2, 19, 3, 7, 9), (2, 11, 12, 3, 24)):
     p = make_problem(*sizes)
     grad = torch.randn_like(p.z)
     out, V, norms, _, _ = cpu.mixing(*p, 30, 1e-6)
     U = kernel_adjoint(p.S, V, norms, p.given, grad, 1e-2, 500, 1e-12)
-    lengths = norms * cpu.scaling(p.S) ** 2
+    lengths = norms * common.scaling(p.S) ** 2
     for b, want in enumerate(oracle.forward(*p, max_iter=30, eps=1e-6)):
         torch.testing.assert_close(V[b], want.V, rtol=0, atol=1e-9)
         own = oracle.Solution(out[b], V[b], lengths[b], 0, 0.0)

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from difflayers import functional
 from difflayers._numba import STOP
-from difflayers.satnet import adjoint, cpu, kernels, oracle
+from difflayers.satnet import adjoint, common, cpu, kernels, oracle
 from difflayers.satnet.gram import gram
 
 DTYPES = [torch.float32, torch.float64]
@@ -28,7 +28,7 @@ SIZES = {
 
 def never_satisfied(p: Problem, start: Tensor) -> list[np.ndarray]:
     """What the kernel reads, with lengths of 0: no change is rounding then. With eps below 0 no sweep is the last."""
-    S, lengths = p.S / cpu.scaling(p.S), torch.zeros(len(p.S), dtype=torch.float64)
+    S, lengths = p.S / common.scaling(p.S), torch.zeros(len(p.S), dtype=torch.float64)
     return [t.numpy() for t in (S, gram(S), lengths, start.reshape(-1, *start.shape[-2:]), p.z, p.given)]
 
 
@@ -61,10 +61,10 @@ def test_the_oracle_stops_at_rounding_too(dtype: torch.dtype) -> None:
 def test_the_backward_solve_stops_at_rounding(dtype: torch.dtype) -> None:
     p = make_problem(20, 20, 30, 5, 8, dtype=dtype)
     _, V, norms, _, _ = cpu.mixing(*p, 5000, 0.0)
-    tolerance = cpu.residual_tolerance(0.0, dtype)
+    tolerance = common.residual_tolerance(0.0, dtype)
     U, iterations = cpu.solve_adjoint(p.S, V, norms, p.given, torch.randn_like(V), 1e-2, 10**6, tolerance)
     assert U.isfinite().all() and iterations.max() < 500
-    assert cpu.residual_tolerance(1e-4, dtype) == 3e2 * 1e-4 and cpu.residual_tolerance(1.0, dtype) == 0.1
+    assert common.residual_tolerance(1e-4, dtype) == 3e2 * 1e-4 and common.residual_tolerance(1.0, dtype) == 0.1
 
 
 def interrupted(kernel: Callable[..., Any], inputs: list[Any], outputs: list[Any], count: np.ndarray) -> None:
@@ -89,13 +89,13 @@ def test_ctrl_c_is_heard_between_sweeps() -> None:
 
 def test_ctrl_c_is_heard_between_iterations_of_the_backward_solve() -> None:
     p = make_problem(1, 600, 500, 0, 32, share_given=0.0)
-    S = p.S / cpu.scaling(p.S)
+    S = p.S / common.scaling(p.S)
     _, V, norms, _, _ = cpu.mixing(*p, 300, 0.0)
     pull = torch.randn_like(V)
     _, count = cpu.solve_adjoint(p.S, V, norms, p.given, pull, 0.1, 10**4, 0.0)
     U, iterations = torch.empty_like(V), torch.zeros(1, dtype=torch.int64)
     inputs = [t.numpy() for t in (S, gram(S), V, norms, p.given, pull)]
     outputs = [U.numpy(), iterations.numpy()]
-    damping = 0.1 / float(cpu.scaling(p.S)) ** 2
+    damping = 0.1 / float(common.scaling(p.S)) ** 2
     interrupted(adjoint.adjoint, [*inputs, damping, 10**4, 0.0, 600**2], outputs, outputs[1])
     assert 0 < iterations.item() < count.item() and U.isfinite().all()

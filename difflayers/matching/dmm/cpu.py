@@ -5,7 +5,7 @@ from torch import Tensor
 
 from difflayers._backends import run_threads
 from difflayers.matching.dmm import kernels
-from difflayers.matching.dmm.projections import LANES
+from difflayers.matching.dmm.common import bits_shape, check_range
 from difflayers.matching.problems import check_problems
 
 
@@ -29,12 +29,6 @@ def dmm(
     inputs = [cost.numpy(), n_grad, n_proj, step_size, average, slack]
     run_threads(kernels.dmm, inputs, [X.numpy(), bits.numpy()], operations)
     return X, bits
-
-
-def bits_shape(shape: torch.Size, rounds: int) -> tuple[int, int, int]:
-    """(B, rounds, bytes) for costs (B, n, m): n rows of bits of t, and one of q."""
-    B, n, m = shape
-    return B, rounds, (n + 1) * ((m + LANES - 1) // LANES)
 
 
 def dmm_adjoint(
@@ -64,13 +58,3 @@ def dmm_tangent(
     inputs = [cost.numpy(), bits.numpy(), direction.numpy(), n_grad, n_proj, step_size, average, slack]
     run_threads(kernels.dmm_tangent, inputs, [out.numpy()], 4.0 * n_grad * n_proj * cost.numel())
     return out
-
-
-def check_range(cost: Tensor, step_size: float) -> None:
-    """Steps must not overflow."""
-    limit = torch.finfo(cost.dtype).max / max(1.0, 4 * step_size)
-    if bool(((cost.abs() > limit) & (cost < torch.inf)).any()):
-        raise ValueError(
-            f"step_size * cost must be representable in {cost.dtype}; got step_size {step_size} and finite costs beyond "
-            f"{limit:.3g}: scale the cost"
-        )

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from difflayers import _cuda
 from difflayers.matching.cuda import Geometry, Launch, geometry
-from difflayers.matching.dmm.cpu import bits_shape, check_range
+from difflayers.matching.dmm.common import bits_shape, check_range
 from difflayers.matching.problems import check_problems
 
 

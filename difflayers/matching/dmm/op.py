@@ -11,6 +11,7 @@ from torch import Tensor
 
 from difflayers._ops import define, fold_all, forward_mode
 from difflayers.matching.dmm import cpu, cuda
+from difflayers.matching.dmm.common import bits_shape
 
 
 def _fake_dmm(
@@ -23,7 +24,7 @@ def _fake_dmm(
     slack: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
-    bits = cost.new_empty(cpu.bits_shape(cost.shape, n_grad * n_proj if keep else 0), dtype=torch.uint8)
+    bits = cost.new_empty(bits_shape(cost.shape, n_grad * n_proj if keep else 0), dtype=torch.uint8)
     return cost.new_empty(cost.shape), bits
 
 

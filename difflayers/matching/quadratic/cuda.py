@@ -6,7 +6,7 @@ from torch import Tensor
 
 from difflayers.matching.cuda import Geometry, Launch, geometry
 from difflayers.matching.problems import check_problems
-from difflayers.matching.quadratic.cpu import check_gammas
+from difflayers.matching.quadratic.common import check_gammas
 
 
 def quadratic_geometry(n: int, m: int, dtype: torch.dtype, limit: int) -> Geometry:
