@@ -12,7 +12,17 @@ import pytest
 import difflayers
 
 ROOT = Path(__file__).parents[1]
-CUDA_SOURCES = ["README.md", "common.cuh", "dmm.cu", "entropic.cu", "mixing.cu", "quadratic.cu"]
+CUDA_SOURCES = [
+    "README.md",
+    "common.cuh",
+    "dmm.cu",
+    "entropic.cu",
+    "exact.cu",
+    "gram.cu",
+    "mixing.cu",
+    "quadratic.cu",
+    "state.cuh",
+]
 
 
 def test_package_data_is_found_in_this_installation() -> None:

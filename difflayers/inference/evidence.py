@@ -97,15 +97,15 @@ def decode(
     generator: torch.Generator | None = None,
     progress: bool = False,
 ) -> Answers:
-    """Complete assignments from uncertain observations: try joint readings, the likeliest first, until one is accepted.
+    """The assignments that both uncertain observations and the layer support, the likeliest first.
 
     Args:
         layer, domains, limit, batch_size, generator, progress: those of `search`.
-        log_probabilities: (..., v, largest), the log-probability of each value of each observed variable, up to a constant
-            for each variable; -inf for values that it cannot have. Where a variable is not observed, or has no such value, it
+        log_probabilities: (..., v, largest), of the values that each observed variable was seen to have, up to a constant
+            for each variable; -inf for those that it cannot have. Where a variable is not observed, or has no such value, it
             may hold anything. Observed variables are taken to be seen independently of each other.
         observed: (..., v), bool.
-        rules: a reading that breaks one is not completed, and an answer that breaks one is not accepted.
+        rules: what they refute is not completed, and an answer that breaks one is not accepted.
         hypotheses: at most so many joint readings are tried for a problem.
         paths: decimations for each, as in `search`. 0: each is completed in one pass of the layer, which is many times faster,
             and enough where one pass solves most problems.
