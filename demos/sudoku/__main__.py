@@ -71,16 +71,21 @@ def commands(*, listed: bool) -> Any:
     return Union[tuple(kinds)]  # noqa: UP007
 
 
+_NOWHERE = Path("\0")
+"""What no word of a command line says."""
+
+
 def start_of_training(words: list[str]) -> Train:
     """Return the options that ``train`` starts from: those of the run, if one is resumed, else those for its boards."""
     try:
         with redirect_stderr(io.StringIO()):
-            asked, _ = tyro.cli(Train, args=words, return_unknown_args=True, add_help=False)
+            given = Train(output=_NOWHERE)
+            asked, _ = tyro.cli(Train, default=given, args=words, return_unknown_args=True, add_help=False)
     except SystemExit:  # an option is wrong, which is said when all are read
         return Train()
     config, output = PRESETS[asked.box], asked.output
-    if asked.box == 2 and output == Train.output:
-        output = Path("runs/train-4x4")
+    if output == _NOWHERE:
+        output = Path("runs", f"train-{asked.box**2}x{asked.box**2}")
     if asked.resume and not set(HELP) & set(words):
         from demos.sudoku.checkpoint import load_checkpoint
 

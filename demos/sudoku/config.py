@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.constructors import PrimitiveConstructorSpec
 
-from demos.command import check_rate
+from demos.command import check_counts, check_rate, check_seeds
 from demos.options import Whole, optional
 from demos.sudoku.boards import check_box
 
@@ -89,40 +89,36 @@ class TrainConfig(TrainOptions):
 
     def __post_init__(self) -> None:
         check_box(self.box)
-        for name, lowest in (("train", 1), ("test", 1), ("aux", 0), ("m", 1), ("k", 1), ("max_iter", 1)):
-            _check_at_least(name, getattr(self, name), lowest)
-        for name, lowest in (("batch_size", 1), ("epochs", 1), ("seed", 0)):
-            _check_at_least(name, getattr(self, name), lowest)
-        for name, lowest in (("layers", 1), ("filters", 1)):
-            _check_at_least(name, getattr(self, name), lowest)
+        check_counts(self, "train", "test", "layers", "filters", "m", "k", "max_iter", "batch_size", "epochs")
+        check_counts(self, "decimation", "aux", least=0)
+        check_seeds(self)
         if self.network not in NETWORKS:
-            raise ValueError(f"network: got {self.network!r}, wanted one of {', '.join(NETWORKS)}")
+            raise ValueError(f"--network: got {self.network!r}, wanted one of {', '.join(NETWORKS)}")
         if self.images is not None and self.images not in IMAGE_NAMES:
-            raise ValueError(f"images: got {self.images!r}, wanted mnist or digits")
+            raise ValueError(f"--images: got {self.images!r}, wanted mnist or digits")
         if not self.given_labels and self.images is None:
-            raise ValueError("given_labels: without images the given bits pass through; wanted images too")
+            raise ValueError("--no-given-labels: without images the given bits pass through; wanted --images too")
         if self.masks is not None:
             low, high = self.masks
             if not 0 <= low <= high < self.box**4:
                 raise ValueError(
-                    f"masks: got {low}-{high}, wanted numbers of given cells between 0 and {self.box**4 - 1}"
+                    f"--masks: got {low}-{high}, wanted numbers of given cells between 0 and {self.box**4 - 1}"
                 )
             if self.images is not None:
                 raise ValueError(
-                    "masks, images: got both, but images are drawn for the puzzles' given cells; wanted one"
+                    "--masks, --images: got both, but images are drawn for the puzzles' given cells; wanted one"
                 )
-        _check_at_least("decimation", self.decimation, 0)
         if self.decimation and self.masks is None:
-            raise ValueError(f"decimation: got {self.decimation} without masks, wanted both")
+            raise ValueError(f"--decimation: got {self.decimation} without --masks, wanted both")
         if self.start is not None and self.network != "satnet":
             raise ValueError(
-                f"start: got it with network {self.network}, wanted satnet, whose layer alone can be taken over"
+                f"--start: got it with --network {self.network}, wanted satnet, whose layer alone can be taken over"
             )
-        check_rate("lr", self.lr)
+        check_rate("--lr", self.lr)
         if not 0 <= self.weight_decay * self.lr < 1:
-            raise ValueError(f"weight_decay: got {self.weight_decay}, wanted 0 or more and less than 1 / lr")
+            raise ValueError(f"--weight-decay: got {self.weight_decay}, wanted 0 or more and less than 1 / lr")
         if not 0 <= self.eps < 1:
-            raise ValueError(f"eps: got {self.eps}, wanted 0 or more and less than 1")
+            raise ValueError(f"--eps: got {self.eps}, wanted 0 or more and less than 1")
 
     @property
     def variant(self) -> str:
@@ -180,11 +176,6 @@ def shown(value: object) -> str:
     if isinstance(value, tuple):
         return "-".join(map(str, dict.fromkeys(value)))
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _check_at_least(name: str, value: int | None, lowest: int) -> None:
-    if value is not None and value < lowest:
-        raise ValueError(f"{name}: got {value}, wanted {lowest} or more")
 
 
 DEFAULTS = {

@@ -3,6 +3,10 @@
 ``python -m demos.sudoku`` runs it. A board is a vector of bits, one for each digit in each cell. The network is one SATNet
 layer with a variable for each bit: it takes the bits of the given cells and returns the probability of every bit. The loss is
 the cross-entropy between these probabilities and the bits of the solution. Nothing says that there are rows, columns and boxes.
+
+:func:`learn` leads from boards to a trained layer, :func:`answer_of` from a puzzle to its answer. What a run of hours needs
+beside that is in :mod:`demos.sudoku.train`: to be resumed, to share its batches among processes, to write its files safely.
+``docs/tutorials/first-satnet.md`` does without: there the training of a 4x4 layer is a loop of ten lines.
 """
 
 from __future__ import annotations
@@ -14,15 +18,15 @@ import numpy as np
 import torch
 
 from demos.files import write_atomically
-from demos.sudoku.boards import format_line
+from demos.sudoku.boards import Int8Array, format_line
 from demos.sudoku.checkpoint import CHECKPOINT_NAME, load_checkpoint
-from demos.sudoku.commands.common import complete, describe_data, describe_result, draw, set_up_torch, verdict
-from demos.sudoku.data import to_boards
-from demos.sudoku.evaluation import read_jointly, search
+from demos.sudoku.commands.common import describe_data, describe_result, draw, set_up_torch, verdict
+from demos.sudoku.data import decode, encode, to_boards
+from demos.sudoku.evaluation import Evaluation, read_jointly, search
 from demos.sudoku.gallery import teach_reader, visual_board_png
 from demos.sudoku.generator import generate
 from demos.sudoku.images import Pool, has_mnist, load_pool, with_images
-from demos.sudoku.model import Net, SudokuNet, VisualNet, bit_net, restore, satnet_of
+from demos.sudoku.model import BitNet, Net, SudokuNet, VisualNet, bit_net, restore, satnet_of
 from demos.sudoku.options import PROGRAM, Demo
 from demos.sudoku.train import CURVE_NAME, Trainer
 
@@ -31,36 +35,47 @@ RESULTS = Path(__file__).parent / "results"
 
 def demo(options: Demo) -> int:
     """Learn 4x4 Sudoku, and solve boards that were not learnt from; then 9x9 boards."""
-    config = options.config
-    set_up_torch(options.machine.device, options.machine.threads, config.box)
-    if (options.output / CHECKPOINT_NAME).is_file() and load_checkpoint(options.output).name == "demo":
-        print(f"replacing the earlier demo in {options.output}")
-    else:
-        Trainer.check_output(options.output)
-
-    # From boards to a trained layer.
-    print(describe_data(config))
-    print(f"{config.network_description}, from random weights", flush=True)
-    trainer = Trainer(config, options.output, name="demo", device=options.machine.device)
-    result = trainer.fit()
-
-    # What it makes of the board with the fewest given cells.
+    trainer, result = learn(options)
     unseen = trainer.test_boards
     order = unseen.givens.argsort(kind="stable")
-    hardest, easiest = order[0], order[-1]
-    answer = complete(bit_net(trainer.net), unseen.puzzles[hardest][None], seed=config.seed)[0]
-    print(f"\nAn unseen board with {unseen.givens[hardest]} of its 16 cells given:\n")
-    print(draw(unseen.puzzles[hardest], answer))
+    hardest, easiest = unseen.puzzles[order[0]], unseen.puzzles[order[-1]]
+    answer = answer_of(hardest, bit_net(trainer.net), seed=options.config.seed)
+    print(f"\nAn unseen board with {(hardest != 0).sum()} of its 16 cells given:\n")
+    print(draw(hardest, answer))
     print(f"\n{verdict(answer)}")
     print(f"\nOf the unseen boards: {describe_result(result)}.")
     print(f"Learning curve: {options.output / CURVE_NAME}")
-    another = format_line(unseen.puzzles[easiest]).replace("0", ".")
+    another = format_line(easiest).replace("0", ".")
     print(f"\nSolve another, or one of yours: {PROGRAM} solve {another} --checkpoint {options.output}")
 
     torch.set_num_threads(options.machine.threads or os.cpu_count() or 1)  # 9x9 boards are large enough to gain by it
     solve_large(options)
     solve_images(options)
     return 0
+
+
+def learn(options: Demo) -> tuple[Trainer, Evaluation]:
+    """Train a layer on generated boards; return also how it does on others, whose solutions it never saw."""
+    config = options.config
+    set_up_torch(options.machine.device, options.machine.threads, config.box)
+    if (options.output / CHECKPOINT_NAME).is_file() and load_checkpoint(options.output).name == "demo":
+        print(f"replacing the earlier demo in {options.output}")
+    else:
+        Trainer.check_output(options.output)
+    print(describe_data(config))
+    print(f"{config.network_description}, from random weights", flush=True)
+    trainer = Trainer(config, options.output, name="demo", device=options.machine.device)
+    return trainer, trainer.fit()
+
+
+@torch.no_grad()
+def answer_of(puzzle: Int8Array, net: BitNet, *, seed: int) -> Int8Array:
+    """Complete one puzzle, (N ** 2,), by one pass of the network."""
+    puzzles = torch.from_numpy(puzzle)[None].to(net.device)
+    bits, given = encode(puzzles)  # N bits a cell, and which of them are given
+    probabilities = net.eval()(bits, given, generator=torch.Generator(net.device).manual_seed(seed))
+    answers = decode(probabilities, puzzles)  # of each blank cell the most probable digit
+    return answers[0].cpu().numpy()
 
 
 def solve_large(options: Demo) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from demos.command import check_counts
+from demos.command import check_counts, check_seeds
 from demos.files import check_output
 from demos.options import File, Whole, optional
 from demos.sudoku.config import DEFAULTS, GivensIfAny, TrainConfig, TrainOptions
@@ -107,7 +107,7 @@ class Demo(Command):
 
     def check(self) -> None:
         self.machine.check()
-        assert self.config
+        _ = self.config  # it checks itself
 
     def act(self) -> int:
         from demos.sudoku.demo import demo
@@ -203,6 +203,8 @@ class Evaluate(Command):
         self.search.check()
         self.solver.check(patient=self.search.search or self.joint or self.rounding is not None)
         check_counts(self, "count", "batch_size", "rounding", "readings")
+        if self.seed is not None:
+            check_seeds(self)
         if self.data is not None and self.givens is not None:
             raise ValueError("--data, --givens: got both, wanted one of the two")
         if self.rounding is not None and self.joint:
@@ -244,6 +246,7 @@ class Solve(Command):
         self.machine.check()
         self.search.check()
         self.solver.check(patient=self.search.search)
+        check_seeds(self)
         if self.output is not None:
             check_output(self.output, "--output", overwrite=self.overwrite)
 

@@ -200,7 +200,7 @@ def test_fingerprint() -> None:
         ({"aux": -1}, "aux: got -1, wanted 0 or more"),
         ({"m": 0}, "m: got 0"),
         ({"k": 0}, "k: got 0"),
-        ({"batch_size": 0}, "batch_size: got 0"),
+        ({"batch_size": 0}, "--batch-size: got 0"),
         ({"epochs": 0}, "epochs: got 0"),
         ({"lr": 0.0}, "lr: got 0.0, wanted a positive number"),
         ({"lr": float("nan")}, "lr: got nan"),

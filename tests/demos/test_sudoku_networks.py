@@ -294,13 +294,13 @@ def test_visual_run(small: TrainConfig, tmp_path: Path) -> None:
     [
         ({"network": "mlp"}, "network: got 'mlp', wanted one of satnet, convnet, convnet-mask"),
         ({"images": "letters"}, "images: got 'letters', wanted mnist or digits"),
-        ({"given_labels": False}, "given_labels: without images the given bits pass through"),
+        ({"given_labels": False}, "--no-given-labels: without images the given bits pass through"),
         ({"masks": (5, 3)}, "masks: got 5-3, wanted numbers of given cells between 0 and 15"),
         ({"masks": (3, 16)}, "masks: got 3-16"),
-        ({"masks": (3, 5), "images": "digits"}, "masks, images: got both"),
-        ({"decimation": 2}, "decimation: got 2 without masks"),
+        ({"masks": (3, 5), "images": "digits"}, "--masks, --images: got both"),
+        ({"decimation": 2}, "--decimation: got 2 without --masks"),
         ({"decimation": -1}, "decimation: got -1, wanted 0 or more"),
-        ({"weight_decay": -1.0}, "weight_decay: got -1.0, wanted 0 or more and less than 1 / lr"),
+        ({"weight_decay": -1.0}, "--weight-decay: got -1.0, wanted 0 or more and less than 1 / lr"),
         ({"filters": 0}, "filters: got 0, wanted 1 or more"),
     ],
 )
