@@ -11,6 +11,7 @@ import difflayers
 
 project = "difflayers"
 author = "The difflayers authors"
+copyright = "2026, the difflayers authors. MIT licence"
 release = difflayers.__version__
 extensions = [
     "myst_nb",  # runs the tutorials' cells while the pages are built
