@@ -1,1 +1,1 @@
-"""Rules put in as clauses, with no training, and rules read out of a trained layer."""
+"""Rules as clauses, with no training, and rules read out of a trained layer. `queens` is the example: read it first."""

@@ -1,20 +1,20 @@
-"""`python -m demos.matching`: solve one problem by every method, print what each gives up, and draw the assignments."""
+"""Solve one matching problem by every method, print what each gives up, and draw the assignments."""
 
-import argparse
+from __future__ import annotations
+
 import io
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from demos.command import check_seeds, guarded
-from demos.devices import add_device, checked_device
+from demos.command import check_counts, check_seeds, run
+from demos.devices import checked_device
 from demos.files import check_output, write_atomically
 from difflayers import functional
-
-PROGRAM = "python -m demos.matching"
 
 METHODS: dict[str, Callable[[Tensor], Tensor]] = {
     "Hungarian": functional.hungarian,
@@ -27,25 +27,32 @@ METHODS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__.split(": ", 1)[1])
-    parser.add_argument("--templates", type=int, default=6, metavar="N", help="rows of the cost (default: 6)")
-    parser.add_argument("--proposals", type=int, default=9, metavar="M", help="columns of the cost (default: 9)")
-    parser.add_argument("--seed", type=int, default=4, help="of the random cost (default: 4)")
-    add_device(parser)
-    parser.add_argument("--out", type=Path, default=Path("matching.png"), metavar="FILE", help="the picture (PNG)")
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it is there")
-    options = parser.parse_args(arguments)
-    if not 1 <= options.templates <= options.proposals:
-        parser.error(f"--templates must be from 1 to --proposals, {options.proposals}; got {options.templates}")
-    return guarded(PROGRAM, lambda: compare(options))
+@dataclass(frozen=True)
+class Options:
+    """A problem of random costs."""
+
+    templates: int = 6
+    """Rows of the cost."""
+    proposals: int = 9
+    """Columns of the cost, as many as rows or more."""
+    seed: int = 4
+    """Of the cost."""
+    output: Path = Path("matching.png")
+    """The picture."""
+    overwrite: bool = False
+    """Replace that file if it is there."""
+    device: str = "cpu"
+    """cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, "templates")
+        check_counts(self, "proposals", least=self.templates)
+        check_seeds(self)
 
 
-def compare(options: argparse.Namespace) -> None:
+def compare(options: Options) -> None:
     """Solve a random problem by every method, and write the table and the picture."""
-    check_output(options.out, "--out", overwrite=options.overwrite)
-    check_seeds(options)
+    check_output(options.output, "--output", overwrite=options.overwrite)
     device = checked_device(options.device)
     cost = torch.rand(
         options.templates, options.proposals, generator=torch.Generator().manual_seed(options.seed), dtype=torch.float64
@@ -56,8 +63,8 @@ def compare(options: argparse.Namespace) -> None:
     for name, X in solutions.items():
         value, over = (X * cost).sum(), (X.sum(0) - 1).clamp(min=0).max()
         print(f"{name:22} {value:7.4f} {value - optimum:14.2g} {over:15.1g} {(-X).max().clamp(min=0) + 0.0:13.1g}")
-    write_atomically(options.out, _picture(cost, solutions))
-    print(f"\nPicture: {options.out}")
+    write_atomically(options.output, _picture(cost, solutions))
+    print(f"\nPicture: {options.output}")
 
 
 def _picture(cost: Tensor, solutions: dict[str, Tensor]) -> bytes:
@@ -77,6 +84,11 @@ def _picture(cost: Tensor, solutions: dict[str, Tensor]) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    return run("python -m demos.matching", __doc__, Options, compare, argv)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from demos.reid.config import Sizes
+
 IDENTITY, NUISANCE, OBSERVED = 6, 6, 32
 """Dimensions of an object's identity, of what differs at every look, and of an observation."""
 
@@ -22,30 +24,6 @@ observations of one look share, of the nuisance, and of the noise on every obser
 
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 _WORLD = 3
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How large a problem is."""
-
-    templates: int = 8
-    proposals: int = 12
-    cluster: int = 3
-    """Objects that look alike; the last cluster may be smaller."""
-    outcomes: int = 3
-    """How many things may become of an object."""
-    group: int = 4
-    """Templates whose outcomes are counted together; the last group may be smaller."""
-
-    def __post_init__(self) -> None:
-        for name, lowest in (("templates", 1), ("proposals", 1), ("cluster", 1), ("outcomes", 2), ("group", 1)):
-            if getattr(self, name) < lowest:
-                raise ValueError(f"{name}: got {getattr(self, name)}, wanted {lowest} or more")
-        if self.proposals < self.templates:
-            raise ValueError(
-                f"proposals: got {self.proposals}, wanted at least as many as templates, {self.templates}: "
-                "every template is seen again"
-            )
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from demos.reid.config import Experiment
 from demos.reid.data import OBSERVED, Problems
 from difflayers import DMMMatching, EntropicMatching, ExactMatching, QuadraticMatching, functional
 
@@ -204,7 +205,7 @@ _TITLES = {
     "straight-through": "through ExactMatching, straight-through",
 }
 
-EXPERIMENTS: dict[str, dict[str, Method]] = {
+EXPERIMENTS: dict[Experiment, dict[str, Method]] = {
     "labels": {
         "pairs": Method(
             "pairs, one by one",

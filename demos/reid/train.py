@@ -1,82 +1,44 @@
-"""Tuning, training and testing; every number comes from the seeds alone."""
+"""The example: features of objects, learnt by matching.
+
+Problems come from `demos.reid.data`. A network, `demos.reid.model`, gives every template and proposal a feature. The loss sees
+an assignment of their similarities, through a matching layer or without one. All features are tested in one way: to how many
+templates does the best matching give the right proposal?
+
+    >>> from demos.reid.config import Config, Sizes
+    >>> from demos.reid.data import make_problems
+    >>> from demos.reid.model import EXPERIMENTS
+    >>> seen, unseen = (make_problems(0, split, 256, Sizes()) for split in ("train", "test"))
+    >>> loss = EXPERIMENTS["labels"]["dmm"].losses["square"]  # the squared error of X, through DMMMatching
+    >>> features = train(loss, seen, Config(), lr=0.01, scale=4.0, seed=0)
+    >>> 0.6 < score(features(unseen), unseen).hungarian < 0.8
+    True
+"""
 
 from __future__ import annotations
 
-import itertools
-import statistics
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from demos.command import check_counts
-from demos.reid.data import Problems, Sizes, make_problems
-from demos.reid.model import EXPERIMENTS, Features, Loss, Method, counts, one_hot_outcomes
+from demos.reid.config import Config
+from demos.reid.data import Problems
+from demos.reid.model import Features, Loss, counts, one_hot_outcomes
 from demos.schedule import set_cosine_rate
 from difflayers import functional
 
-LEARNING_RATES, SCALES = (3e-3, 1e-2, 3e-2), (1.0, 4.0, 16.0)
-"""What every method is tuned over, together with its losses; the scales are those that training starts with."""
 
-FIRST_TUNING_SEED = 10_000
-"""Seeds from here on are of worlds that serve to tune only."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """A point of the grid."""
-
-    loss: str
-    lr: float
-    scale: float
-
-
-def grid(method: Method) -> list[Point]:
-    return [Point(*values) for values in itertools.product(method.losses, LEARNING_RATES, SCALES)]
-
-
-@dataclass(frozen=True)
-class Config:
-    """Everything that decides the results."""
-
-    experiments: tuple[str, ...]
-    methods: tuple[str, ...]
-    train: tuple[int, ...]
-    """How many problems to train on: one training for each."""
-    steps: int
-    batch_size: int
-    seeds: int
-    tuning_worlds: int
-    test: int
-    """How many problems to test on, and to tune on."""
-    sizes: Sizes
-
-    def __post_init__(self) -> None:
-        check_counts(self, "steps", "batch_size", "seeds", "tuning_worlds", "test")
-        if self.seeds > FIRST_TUNING_SEED:
-            raise ValueError(f"seeds: got {self.seeds}, wanted at most {FIRST_TUNING_SEED}")
-        if not self.train or min(self.train) < 1 or len(set(self.train)) < len(self.train):
-            raise ValueError(f"train: got {list(self.train)}, wanted different numbers of 1 or more")
-        for experiment in self.experiments:
-            if not any(name in EXPERIMENTS[experiment] for name in self.methods):
-                raise ValueError(
-                    f"methods: none of {', '.join(self.methods)} fits the experiment {experiment!r}; "
-                    f"wanted some of {', '.join(EXPERIMENTS[experiment])}"
-                )
-
-    def cells(self) -> Iterator[tuple[str, str, int]]:
-        """What is trained: experiment, method, number of training problems."""
-        for experiment in self.experiments:
-            for name in EXPERIMENTS[experiment]:
-                if name in self.methods:
-                    for count in self.train:
-                        yield experiment, name, count
-
-    def trainings(self) -> int:
-        points = [len(grid(EXPERIMENTS[experiment][name])) for experiment, name, _ in self.cells()]
-        return sum(number * self.tuning_worlds + self.seeds for number in points)
+def train(loss: Loss, problems: Problems, config: Config, *, lr: float, scale: float, seed: int) -> Features:
+    """Train features by Adam, the learning rate falling to 0 along half a cosine."""
+    generator = torch.Generator().manual_seed(seed)
+    net = Features(scale, generator=generator).to(problems.match.device)
+    adam = torch.optim.Adam(net.parameters(), lr=lr, fused=True)
+    for step, batch in enumerate(problems.batches(config.batch_size, config.steps, generator)):
+        set_cosine_rate(adam, lr, step, config.steps)
+        adam.zero_grad()
+        torch.autograd.backward(loss(net(batch), batch, net))
+        adam.step()
+    return net
 
 
 @dataclass(frozen=True)
@@ -93,22 +55,6 @@ class Score:
     """Matched by `functional.hungarian` to a proposal with the right outcome, be it the right proposal or not."""
     count: float
     """Counted under the right outcome, when all that is compared is the counts of a group."""
-
-
-QUALITY = {"labels": "hungarian", "outcomes": "outcome", "counts": "count"}
-"""By experiment, the score that tuning looks at: it uses nothing that is not known in training."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training, tested."""
-
-    experiment: str
-    method: str
-    train: int
-    seed: int
-    point: Point
-    score: Score
 
 
 def score(S: Tensor, problems: Problems) -> Score:
@@ -128,111 +74,3 @@ def score(S: Tensor, problems: Problems) -> Score:
         outcome=(outcome == problems.template_outcome).float().mean().item(),
         count=1 - wrong.item() / match.numel(),
     )
-
-
-def train(loss: Loss, problems: Problems, config: Config, *, lr: float, scale: float, seed: int) -> Features:
-    """Train features by Adam, the learning rate falling to 0 along half a cosine."""
-    generator = torch.Generator().manual_seed(seed)
-    net = Features(scale, generator=generator).to(problems.match.device)
-    adam = torch.optim.Adam(net.parameters(), lr=lr, fused=True)
-    for step, batch in enumerate(problems.batches(config.batch_size, config.steps, generator)):
-        set_cosine_rate(adam, lr, step, config.steps)
-        adam.zero_grad()
-        torch.autograd.backward(loss(net(batch), batch, net))
-        adam.step()
-    return net
-
-
-def untrained(config: Config) -> Score:
-    """Cosine similarities of the observations themselves, mean over the seeds."""
-    scores = []
-    for seed in range(config.seeds):
-        problems = make_problems(seed, "test", config.test, config.sizes)
-        scores.append(
-            score(
-                nn.functional.normalize(problems.templates, dim=-1)
-                @ nn.functional.normalize(problems.proposals, dim=-1).mT,
-                problems,
-            )
-        )
-    return Score(*(statistics.mean(values) for values in zip(*(vars(one).values() for one in scores), strict=True)))
-
-
-class Study:
-    """Runs cell after cell; data is drawn once for each world."""
-
-    def __init__(
-        self,
-        config: Config,
-        *,
-        device: torch.device | str = "cpu",
-        progress: Callable[[str, int], None] = lambda text, done: None,
-    ) -> None:
-        self.config, self.device = config, device
-        self.progress = progress
-        self.step_seconds: dict[tuple[str, str], list[float]] = {}
-        self._data: dict[tuple[int, str], Problems] = {}
-
-    def run(self) -> Iterator[list[Run]]:
-        """For each cell, its trainings with all seeds."""
-        for cell in self.config.cells():
-            self.progress(", ".join(map(str, cell)), 0)
-            point = self.tune(*cell)
-            yield [Run(*cell, seed, point, self._test(*cell, point, seed, "test")) for seed in range(self.config.seeds)]
-
-    def tune(self, experiment: str, method: str, count: int) -> Point:
-        """The point of the grid best on the validation problems of the tuning worlds; the first of equals."""
-        seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.config.tuning_worlds)
-
-        def quality(point: Point) -> float:
-            scores = [self._test(experiment, method, count, point, seed, "validation") for seed in seeds]
-            return sum(getattr(one, QUALITY[experiment]) for one in scores)
-
-        return max(grid(EXPERIMENTS[experiment][method]), key=quality)
-
-    def _test(self, experiment: str, method: str, count: int, point: Point, seed: int, split: str) -> Score:
-        problems = self._problems(seed, "train", max(self.config.train))[torch.arange(count)]
-        loss = EXPERIMENTS[experiment][method].losses[point.loss]
-        started = time.perf_counter()
-        net = train(loss, problems, self.config, lr=point.lr, scale=point.scale, seed=seed)
-        net.bias.item()  # waits for the device
-        seconds = (time.perf_counter() - started) / self.config.steps
-        self.step_seconds.setdefault((experiment, method), []).append(seconds)
-        unseen = self._problems(seed, split, self.config.test)
-        with torch.no_grad():
-            result = score(net(unseen), unseen)
-        self.progress("", 1)
-        return result
-
-    def _problems(self, seed: int, split: str, count: int) -> Problems:
-        key = (seed, split)
-        if key not in self._data:
-            self._data[key] = make_problems(seed, split, count, self.config.sizes).to(self.device)
-        return self._data[key]
-
-
-def summarize(runs: list[Run]) -> list[dict[str, object]]:
-    """One row for each cell: means and standard deviations over the seeds, and the lead over the softmax of rows.
-
-    The lead is taken seed by seed, in the same world, so that its deviation is free of how hard the worlds are.
-    """
-    cells: dict[tuple[str, str, int], list[Run]] = {}
-    for run in runs:
-        cells.setdefault((run.experiment, run.method, run.train), []).append(run)
-    table = []
-    for (experiment, method, count), of_cell in cells.items():
-        row: dict[str, object] = {"experiment": experiment, "method": method, "train": count, "seeds": len(of_cell)}
-        row |= vars(of_cell[0].point)
-        for name in vars(of_cell[0].score):
-            row |= _moments(name, [getattr(run.score, name) for run in of_cell])
-        rows = {run.seed: run.score.hungarian for run in cells.get((experiment, "rows", count), [])}
-        row |= _moments("lead", [run.score.hungarian - rows[run.seed] for run in of_cell if run.seed in rows])
-        table.append(row)
-    return table
-
-
-def _moments(name: str, values: list[float]) -> dict[str, object]:
-    return {
-        f"{name}_mean": round(statistics.mean(values), 5) if values else "",
-        f"{name}_std": round(statistics.stdev(values), 5) if len(values) > 1 else "",
-    }

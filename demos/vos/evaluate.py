@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from demos.vos.ceiling import best_choice
+from demos.vos.config import Kind
 from demos.vos.data import Clip
-from demos.vos.model import Features, Matching, Method, ModelConfig
+from demos.vos.model import Features, Matching, Method
 from demos.vos.proposals import Proposals, ProposalSource
 from demos.vos.scores import (
     DavisSummary,
@@ -47,18 +48,6 @@ class Results:
     def summary(self, method: str) -> DavisSummary:
         """Over the objects of all clips."""
         return davis_summary(self.scores[method])
-
-
-def table(scores: Scores) -> list[list[str]]:
-    """A header; a row for each clip, J / F of each method; the mean over all objects."""
-    methods = list(scores)
-    rows = [["clip", "objects", *methods]]
-    for clip, of_clip in scores[methods[0]].items():
-        cells = [davis_summary([scores[method][clip]]) for method in methods]
-        rows.append([clip, str(len(of_clip.objects)), *(f"{c.J.mean:.3f} / {c.F.mean:.3f}" for c in cells)])
-    total = [davis_summary(scores[method]) for method in methods]
-    rows.append(["mean", str(total[0].objects), *(f"{c.J.mean:.3f} / {c.F.mean:.3f}" for c in total)])
-    return rows
 
 
 class _Ceiling:
@@ -168,15 +157,10 @@ def _truth(clip: Clip, rules: str) -> tuple[NDArray[np.uint8], list[bool]]:
     return np.stack([np.zeros(clip.size, dtype=np.uint8) if labels is None else labels for labels in found]), annotated
 
 
-def with_unmatched_cost(config: ModelConfig, cost: float) -> ModelConfig:
-    """The model with another unmatched cost; the confident cost goes along, 0.1 below."""
-    return replace(config, unmatched_cost=cost, confident_cost=max(-1.0, cost - 0.1))
-
-
 def calibrate(
     clips: Sequence[Clip],
     source: ProposalSource,
-    kinds: Mapping[str, tuple[Features, str]],
+    kinds: Mapping[str, tuple[Features, Kind]],
     *,
     progress: Callable[[], None] = lambda: None,
 ) -> dict[str, Matching]:
@@ -196,7 +180,7 @@ def calibrate(
         By name.
     """
     tried = {
-        (name, cost): Method(features, Matching(kind, with_unmatched_cost(features.config, cost)))
+        (name, cost): Method(features, Matching(kind, features.config.with_unmatched_cost(cost)))
         for name, (features, kind) in kinds.items()
         for cost in UNMATCHED_COSTS
     }

@@ -10,11 +10,14 @@ import torch
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
+from demos.vos.config import TrainConfig
 from demos.vos.data import Clip
 from demos.vos.images import Frame, Labels
+from demos.vos.losses import Losses
 from demos.vos.model import Features, Matching, Method
-from demos.vos.proposals import NoisyProposals
-from demos.vos.train import Losses, Sampler, TrainConfig, descend
+from demos.vos.proposals.noisy import NoisyProposals
+from demos.vos.samples import Sampler
+from demos.vos.train import descend
 
 _COPIES = 16
 

@@ -2,54 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from demos.vos.config import KINDS, Kind, ModelConfig
 from demos.vos.refine import Refinement
 from difflayers import DMMMatching, MaskMatchingCost, QuadraticMatching, functional
 
-MATCHINGS = ("dmm", "quadratic", "hungarian", "greedy")
-BACKBONES = ("small", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """What the features and their matching are made of."""
-
-    backbone: str = "small"
-    """Of `BACKBONES`."""
-    shorter: int = 240
-    """Frames with a longer shorter side are shrunk to this many pixels there before all else."""
-    dimension: int = 64
-    """Of a feature vector."""
-    lam: float = 0.3
-    """The weight of the masks' overlap in the cost, see `difflayers.MaskMatchingCost`."""
-    unmatched_cost: float = -0.4
-    """The cost at which an object stays unmatched, hidden."""
-    confident_cost: float = -0.5
-    """A match that costs at most this much becomes the object's latest template."""
-    refine: bool = False
-    """Whether there is a refinement after the matching, `demos.vos.refine`."""
-    refine_width: int = 16
-    """Channels of its stages."""
-
-    def __post_init__(self) -> None:
-        if self.backbone not in BACKBONES:
-            raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}; got {self.backbone}")
-        for name, lowest in (("shorter", 32), ("dimension", 1), ("refine_width", 1)):
-            if getattr(self, name) < lowest:
-                raise ValueError(f"{name} must be {lowest} or more; got {getattr(self, name)}")
-        if not 0 <= self.lam <= 1:
-            raise ValueError(f"lam must be in [0, 1]; got {self.lam}")
-        for name in ("unmatched_cost", "confident_cost"):
-            if not -1 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [-1, 1], as costs are; got {getattr(self, name)}")
 
 
 class Features(nn.Module):
@@ -187,11 +150,12 @@ class Matching(nn.Module):
         (..., m, d), proposal masks (..., m, h, w) to X and cost, both (..., n, m). The cost is the mean over the looks.
     """
 
-    def __init__(self, kind: str, config: ModelConfig) -> None:
+    def __init__(self, kind: Kind, config: ModelConfig) -> None:
         super().__init__()
-        if kind not in MATCHINGS:
-            raise ValueError(f"kind must be one of {', '.join(MATCHINGS)}; got {kind}")
-        self.kind, self.config = kind, config
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind}")
+        self.kind: Kind = kind
+        self.config = config
         self.cost = MaskMatchingCost(config.lam)
         self.layer: nn.Module | None = None
         if kind == "dmm":

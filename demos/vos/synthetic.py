@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,6 +182,17 @@ class SyntheticClip(Clip):
             frame = (255 * np.clip(picture + noise, 0, 1)).astype(np.uint8)
             self._cache[t] = frame, instances
         return self._cache[t]
+
+
+_FIRST_SEED = {"train": 0, "tune": 10**6, "test": 2 * 10**6}
+
+
+def synthetic_clips(
+    use: Literal["train", "tune", "test"], count: int, seed: int = 0, config: SyntheticConfig | None = None
+) -> list[SyntheticClip]:
+    """Clips of a run with this seed. Those of different uses differ, and so do those of different seeds."""
+    first = _FIRST_SEED[use] + 1000 * seed
+    return [SyntheticClip(first + i, config) for i in range(count)]
 
 
 def _looks(rng: np.random.Generator) -> _Looks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import hashlib
 import json
@@ -13,22 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors.torch import save
 
 from demos.checkpoints import checkpoint_errors, read_checkpoint
+from demos.devices import checked_device
 from demos.files import check_folder, write_atomically
 from demos.progress import progress_bar
+from demos.vos.checkpoint import load_trained
+from demos.vos.config import SHIPPED
 from demos.vos.data import listed
-from demos.vos.embedded import EmbeddedProposals
-from demos.vos.evaluate import with_unmatched_cost
 from demos.vos.given import masks_from_boxes, read_first_masks
 from demos.vos.images import Frame, Labels, read_labels, write_labels
 from demos.vos.model import Features, Matching
+from demos.vos.options import Track
 from demos.vos.pictures import contact_sheet_png, overlay, write_video
-from demos.vos.proposals import Following, MaskRCNNProposals, Proposals
+from demos.vos.proposals import Following, Proposals
+from demos.vos.proposals.embedded import EmbeddedProposals
+from demos.vos.proposals.maskrcnn import MaskRCNNProposals
 from demos.vos.tracking import Tracker, observe
-from demos.vos.train import load_features, load_unmatched_costs
 from demos.vos.video import Video
 from difflayers.metrics import jaccard
 
@@ -271,55 +272,49 @@ def scores_of(run: TrackRun, truth: Path) -> tuple[dict[int, float], int]:
     return {label: float(np.mean(own)) for label, own in found.items()}, known
 
 
-def track_video(arguments: argparse.Namespace, checkpoint: Path, device: torch.device) -> None:
+def track_video(options: Track) -> None:
     """The command ``track``: reads what it is given, tracks, and says what came out."""
-    video = Video(arguments.video)
-    output = Path("runs/track") / arguments.video.resolve().stem if arguments.output is None else arguments.output
-    if arguments.resume and arguments.overwrite:
-        raise ValueError("--resume, --overwrite: got both, wanted one")
+    device = checked_device(options.device)
+    video = Video(options.video)
+    output = Path("runs/track") / options.video.resolve().stem if options.output is None else options.output
     check_folder(output, "--output")
-    if output.resolve() == arguments.video.resolve():
+    if output.resolve() == options.video.resolve():
         raise ValueError(
             f"--output: {output} is the folder of the frames, wanted another: pictures there would be frames"
         )
     there = [
         name for name in (OBJECTS_NAME, OVERLAY_NAME, SHEET_NAME, STATE_NAME, MASKS_NAME) if (output / name).exists()
     ]
-    if there and not (arguments.resume or arguments.overwrite):
+    if there and not (options.resume or options.overwrite):
         raise ValueError(
-            f"--output: {output / there[0]} exists; pass --resume to go on, --overwrite to replace it, or another directory"
+            f"--output: {output / there[0]} exists; pass --resume to go on, --overwrite to replace it, or another folder"
         )
-    if arguments.box is not None:
-        first = masks_from_boxes(video.first, arguments.box)
-    else:
-        first = read_first_masks(arguments.masks, video.size)
-    if arguments.truth is not None and not arguments.truth.is_dir():
-        raise ValueError(f"--truth: {arguments.truth} is no folder")
-    features = load_features(checkpoint, device=device)
-    costs = load_unmatched_costs(checkpoint)
-    cost = costs.get(arguments.matching, features.config.unmatched_cost)
-    model = with_unmatched_cost(features.config, cost if arguments.unmatched_cost is None else arguments.unmatched_cost)
+    masks = options.masks
+    first = masks_from_boxes(video.first, options.box) if masks is None else read_first_masks(masks, video.size)
+    if options.truth is not None and not options.truth.is_dir():
+        raise ValueError(f"--truth: {options.truth} is no folder")
+    trained = load_trained(SHIPPED if options.features is None else options.features, device=device)
     embedded = EmbeddedProposals(top=30)
     regions: Callable[[Frame], Proposals] = embedded.regions
     mark = embedded.identity
-    if arguments.proposals == "maskrcnn":
-        network = MaskRCNNProposals(arguments.weights, device=device)
+    if options.proposals == "maskrcnn":
+        network = MaskRCNNProposals(options.detector.weights, backbone=options.detector.detector, device=device)
         regions, mark = network.look, network.identity
     run = TrackRun(
-        video, first, features, Matching(arguments.matching, model), regions, embedded.follower(), output,
-        mark=mark, resume=arguments.resume,
+        video, first, trained.features, trained.matching(options.matching, options.unmatched_cost), regions,
+        embedded.follower(), output, mark=mark, resume=options.resume,
     )  # fmt: skip
     if run.start:
         print(f"resuming at frame {run.start}")
     with progress_bar(max(0, video.count - run.start), "tracking", " frames") as bar:
         frames = run.run(bar.update)
     print(summary(run, frames))
-    if arguments.truth is not None:
-        means, known = scores_of(run, arguments.truth)
+    if options.truth is not None:
+        means, known = scores_of(run, options.truth)
         for label, mean in means.items():
             print(f"object {label}: mean J {mean:.3f} over {known} frames whose masks are known")
-    if frames < video.count and arguments.video.is_file():
+    if frames < video.count and options.video.is_file():
         print(f"The video's header says {video.count} frames; {frames} could be read.")
     print(
-        f"Proposals: {arguments.proposals}. {MASKS_NAME}/, {OBJECTS_NAME}, {OVERLAY_NAME} and {SHEET_NAME} are in {output}"
+        f"Proposals: {options.proposals}. {MASKS_NAME}/, {OBJECTS_NAME}, {OVERLAY_NAME} and {SHEET_NAME} are in {output}"
     )

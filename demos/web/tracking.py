@@ -14,16 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from demos.vos.embedded import EmbeddedProposals
-from demos.vos.evaluate import with_unmatched_cost
+from demos.vos.checkpoint import load_trained
 from demos.vos.given import masks_from_boxes
 from demos.vos.images import Frame, Labels
 from demos.vos.model import Features, Matching
-from demos.vos.options import SHIPPED
 from demos.vos.pictures import COLORS, overlay
+from demos.vos.proposals.embedded import EmbeddedProposals
 from demos.vos.synthetic import SyntheticClip, SyntheticConfig
 from demos.vos.track import OBJECTS_NAME, OVERLAY_NAME, TrackRun, summary
-from demos.vos.train import load_features, load_unmatched_costs
 from demos.vos.video import Video
 from demos.web import render
 
@@ -95,9 +93,8 @@ def boxes_of(text: str) -> list[list[int]]:
 @cache
 def _network() -> tuple[Features, Matching]:
     """The features that come with the demo, and the DMM layer with the threshold that their training has chosen."""
-    features = load_features(SHIPPED)
-    cost = load_unmatched_costs(SHIPPED).get("dmm", features.config.unmatched_cost)
-    return features, Matching("dmm", with_unmatched_cost(features.config, cost))
+    trained = load_trained()
+    return trained.features, trained.matching("dmm")
 
 
 def run_of(video: Video, first: Labels, output: Path) -> TrackRun:

@@ -75,30 +75,32 @@ def test_decimation_solves_small_boards_and_decides_nothing_wrong_by_itself() ->
 
 def test_queens_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "new" / "queens.png"
-    assert main(["queens", "--n", "6", "--out", str(picture)]) in (0, 1)
+    assert main(["queens", "--n", "6", "--output", str(picture)]) in (0, 1)
     printed = capsys.readouterr().out
     assert picture.read_bytes().startswith(b"\x89PNG") and "no training" in printed
-    assert main(["queens", "--n", "8", "--out", str(picture)]) == 2
+    assert main(["queens", "--n", "8", "--output", str(picture)]) == 2
     assert "--overwrite" in capsys.readouterr().err
-    assert main(["queens", "--n", "8", "--out", str(picture), "--overwrite"]) == 0
+    assert main(["queens", "--n", "8", "--output", str(picture), "--overwrite"]) == 0
     board = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
     assert [row.count("Q") for row in board] == [1] * 8
-    assert main(["queens", "--n", "3", "--out", str(tmp_path / "three.png")]) == 2
-    assert "--n must be at least 4" in capsys.readouterr().err
-    for wrong in (["--n", "41"], ["--out", "a.txt"], ["--seed", "-1"], ["--seed", str(2**64)]):
+    assert main(["queens", "--n", "3", "--output", str(tmp_path / "three.png")]) == 2
+    assert "--n: got 3, wanted 4 or more" in capsys.readouterr().err
+    for wrong in (["--n", "41"], ["--output", "a.txt"], ["--seed", "-1"], ["--seed", str(2**63)]):
         assert main(["queens", *wrong]) == 2
-        assert f"{wrong[0]} must " in capsys.readouterr().err
+        assert f"{wrong[0]}: got {wrong[1]}, wanted " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("wrong", [["--count", "0"], ["--share", "nan"], ["--share", "1.5"], ["--givens"]])
+@pytest.mark.parametrize(
+    "wrong", [["--count", "0"], ["--share", "nan"], ["--share", "1.5"], ["--eps", "-1"], ["--givens"]]
+)
 def test_wrong_options_of_sudoku_are_named(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sudoku", *wrong]) == 2
-    assert f"{wrong[0]} " in capsys.readouterr().err
+    assert f"error: {wrong[0]}" in capsys.readouterr().err
 
 
 def test_sudoku_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = tmp_path / "table.csv"
-    assert main(["sudoku", "--box", "2", "--givens", "8", "5", "--count", "4", "--out", str(table)]) == 0
+    assert main(["sudoku", "--box", "2", "--givens", "8", "5", "--count", "4", "--output", str(table)]) == 0
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["boards"] for row in rows] == ["generated, 8 givens", "generated, 5 givens"]
@@ -117,11 +119,12 @@ def test_the_trained_layer_holds_the_rules(name: str, capsys: pytest.CaptureFixt
         assert (r, c) == (s, e) if d != f else same_unit
     assert re.search(r"100\.00% of 1000 ", out) and re.search(r"8[78]\.\d\d% of 10206 ", out)
     assert main(["read", str(RESULTS / name), "--top", "0"]) == 2
+    assert "--top: got 0, wanted 1 or more" in capsys.readouterr().err
 
 
 def test_it_runs_on_cuda(cuda: Cuda, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in (
-        ["queens", "--n", "6", "--out", str(tmp_path / "queens.png")],
+        ["queens", "--n", "6", "--output", str(tmp_path / "queens.png")],
         ["sudoku", "--box", "2", "--givens", "6", "--count", "3"],
     ):
         assert main([*command, "--device", "cuda"]) == 0

@@ -15,13 +15,16 @@ import torch
 from PIL import Image
 from pretended_cuda import Cuda
 
-from demos.vos.__main__ import CHECKPOINT_NAMES, SCORES_NAME, SHEET_NAME, VIDEO_NAME, main
+from demos.vos.__main__ import main
+from demos.vos.checkpoint import NAMES, load_trained
 from demos.vos.data import read_davis
+from demos.vos.demo import SHEET_NAME, VIDEO_NAME
 from demos.vos.evaluate import UNMATCHED_COSTS
 from demos.vos.images import read_labels, write_labels
 from demos.vos.pictures import contact_sheet_png, overlay, side_by_side, write_video
+from demos.vos.report import SCORES_NAME
 from demos.vos.synthetic import SyntheticClip, SyntheticConfig
-from demos.vos.train import Trainer, load_features, load_unmatched_costs
+from demos.vos.train import Trainer
 
 QUICK = ["--epochs", "1", "--steps", "2", "--batch-size", "2"]
 SHAPES = SyntheticConfig(frames=5, height=48, width=64, objects=2, look_alikes=0, distractors=1, bars=0, speed=0.3)
@@ -72,9 +75,7 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("greedy", "Hungarian", "DMM, per pair", "DMM, layer", "DMM, refined", "best proposal", "J / F"):
         assert name in text
     found = sorted(path.name for path in (tmp_path / "vos").iterdir())
-    assert found == sorted(
-        [SCORES_NAME, SHEET_NAME, VIDEO_NAME, *(CHECKPOINT_NAMES[name] for name in ("pairs", "refined"))]
-    )
+    assert found == sorted([SCORES_NAME, SHEET_NAME, VIDEO_NAME, *(NAMES[name] for name in ("pairs", "refined"))])
     scores = rows(tmp_path / "vos" / SCORES_NAME)
     assert len(scores) == 6 * 2 and all(0 <= float(row["J_mean"]) <= 1 for row in scores)
     with Image.open(tmp_path / "vos" / SHEET_NAME) as image:
@@ -92,12 +93,12 @@ def test_train_resumes_and_overwrites_only_when_asked(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["train", "--train-clips", "2", *QUICK, "--output", str(checkpoint)]
-    before = (checkpoint / CHECKPOINT_NAMES["layer"]).read_bytes()
+    before = (checkpoint / NAMES["layer"]).read_bytes()
     assert main(command) == 2
     assert "exists; pass" in capsys.readouterr().err
     assert main([*command, "--resume"]) == 0
     assert "resuming after epoch 1 of 1" in capsys.readouterr().out
-    assert (checkpoint / CHECKPOINT_NAMES["layer"]).read_bytes() == before
+    assert (checkpoint / NAMES["layer"]).read_bytes() == before
     assert main([*command, "--resume", "--overwrite"]) == 2
     assert "got both" in capsys.readouterr().err
 
@@ -120,7 +121,7 @@ def test_a_refinement_is_evaluated_beside_the_plain_masks(
         "best proposal",
     ]
     assert main([*command, "--output", str(tmp_path), "--overwrite", "--loss", "pairs"]) == 2
-    assert "got refine with the loss pairs, wanted layer" in capsys.readouterr().err
+    assert "--refine: got --loss pairs, wanted layer" in capsys.readouterr().err
 
 
 def test_train_on_files_with_pasted_objects(davis: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,7 +129,7 @@ def test_train_on_files_with_pasted_objects(davis: Path, tmp_path: Path, capsys:
     assert main([*command, "--tuning-clips", "1"]) == 0
     text = capsys.readouterr().out
     assert "1 clips; mean loss" in text and "Unmatched costs, by J on 1 other clips: greedy" in text
-    costs = load_unmatched_costs(tmp_path / CHECKPOINT_NAMES["pairs"])
+    costs = load_trained(tmp_path / NAMES["pairs"]).unmatched_costs
     assert set(costs) == {"greedy", "hungarian", "dmm", "quadratic"} and set(costs.values()) <= set(UNMATCHED_COSTS)
     sparse = tmp_path / "sparse"
     for clip in read_davis(davis, split=None):
@@ -144,7 +145,7 @@ def test_train_on_files_with_pasted_objects(davis: Path, tmp_path: Path, capsys:
     assert main([*command, "--overwrite", "--tuning-clips", "2"]) == 2
     assert "--tuning-clips: got 2 of 2 clips" in capsys.readouterr().err
     assert main([*command, "--overwrite"]) == 0
-    assert "2 clips; mean loss" in capsys.readouterr().out and (tmp_path / CHECKPOINT_NAMES["pairs"]).is_file()
+    assert "2 clips; mean loss" in capsys.readouterr().out and (tmp_path / NAMES["pairs"]).is_file()
     assert main([*command, "--overwrite", "--paste", "1"]) == 2
     assert "--paste: clips: got 2, wanted 3 of one size or more" in capsys.readouterr().err
 
@@ -197,8 +198,8 @@ def test_train_and_eval_on_cuda(
     scores, weights = [], []
     for device in ("cpu", "cuda"):
         scores.append(rows(tmp_path / device / "tracked" / SCORES_NAME))
-        checkpoint = tmp_path / device / "trained" / CHECKPOINT_NAMES["refined"]
-        weights.append(load_features(checkpoint).state_dict())
+        checkpoint = tmp_path / device / "trained" / NAMES["refined"]
+        weights.append(load_trained(checkpoint).features.state_dict())
     assert len(scores[0]) == len(scores[1])
     if cuda.exact:
         assert scores[0] == scores[1]
@@ -289,8 +290,8 @@ def test_eval_without_truth(davis: Path, checkpoint: Path, tmp_path: Path, capsy
     ("options", "message"),
     [
         (["--test-clips", "0"], "--test-clips: got 0, wanted 1 or more"),
-        (["--epochs", "0"], "epochs must be 1 or more; got 0"),
-        (["train", "--backbone", "vgg"], "backbone must be one of"),
+        (["--epochs", "0"], "--epochs: got 0, wanted 1 or more"),
+        (["train", "--backbone", "vgg"], "invalid choice 'vgg' for argument '--backbone'"),
         (["train", "--proposals", "nowhere"], "nowhere is no folder"),
         (["train", "--tuning-clips", "-1"], "--tuning-clips: got -1, wanted 0 or more"),
         (["eval", "nowhere", "--proposals", "noisy", "--features", "x"], "no such folder"),
@@ -318,7 +319,7 @@ def test_eval_errors(davis: Path, checkpoint: Path, tmp_path: Path, capsys: pyte
         ([str(tmp_path / "none")], "no file"),
         ([str(checkpoint), str(checkpoint)], "got two of one name"),
         ([str(checkpoint), "--clips", "gnu"], "--clips: got gnu, which"),
-        ([str(checkpoint), "--top", "0"], "top must be 1 or more"),
+        ([str(checkpoint), "--top", "0"], "--top: got 0, wanted 1 or more"),
         ([str(checkpoint), "--layout", "segtrack"], "no such folder"),
     ):
         assert main([*command, *more]) == 2

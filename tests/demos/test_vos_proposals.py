@@ -14,16 +14,12 @@ from pycocotools import mask as coco
 from safetensors.torch import save_file
 
 from demos.vos.images import write_labels
-from demos.vos.proposals import (
-    CachedProposals,
-    CocoProposals,
-    MaskRCNNProposals,
-    NoisyProposals,
-    PaletteProposals,
-    PastedProposals,
-    Proposals,
-    source_from,
-)
+from demos.vos.proposals import Proposals
+from demos.vos.proposals.files import CachedProposals, CocoProposals, PaletteProposals
+from demos.vos.proposals.maskrcnn import MaskRCNNProposals
+from demos.vos.proposals.noisy import NoisyProposals
+from demos.vos.proposals.pasted import PastedProposals
+from demos.vos.proposals.sources import source_from
 from demos.vos.synthetic import SyntheticClip, SyntheticConfig
 from difflayers.metrics import jaccard
 

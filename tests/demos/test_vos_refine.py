@@ -14,14 +14,17 @@ import torch
 from safetensors.torch import load_file
 
 from demos.vos import refine
-from demos.vos.__main__ import CHECKPOINT_NAMES
+from demos.vos.checkpoint import NAMES, load_trained
+from demos.vos.config import ModelConfig, TrainConfig
 from demos.vos.finetune import StillClip, finetune, finetuned
-from demos.vos.model import Features, Matching, Method, ModelConfig
-from demos.vos.proposals import NoisyProposals
+from demos.vos.losses import Losses
+from demos.vos.model import Features, Matching, Method
+from demos.vos.proposals.noisy import NoisyProposals
 from demos.vos.refine import ConvLSTMCell, Refinement
+from demos.vos.samples import Sampler
 from demos.vos.synthetic import SyntheticClip, SyntheticConfig
 from demos.vos.tracking import Tracker, merge, observe, paste, track
-from demos.vos.train import Losses, Sampler, TrainConfig, Trainer, load_features
+from demos.vos.train import Trainer
 
 MODEL = ModelConfig(dimension=16, refine=True, refine_width=4)
 SHAPES = SyntheticConfig(frames=6, height=48, width=64, objects=2, look_alikes=0, distractors=1, bars=0, speed=0.3)
@@ -132,7 +135,7 @@ def test_training_lowers_the_mask_loss_and_resumes(
     with pytest.raises(InterruptedError):
         Trainer(sampler(config), MODEL, path).fit(stop_after(13))
     Trainer(sampler(config), MODEL, path, resume=True).fit()
-    loaded = load_features(path)
+    loaded = load_trained(path).features
     assert loaded.refinement is not None
     for name, value in whole.features.state_dict().items():
         assert torch.equal(value, loaded.state_dict()[name]), name
@@ -212,7 +215,7 @@ def test_batches_that_cannot_be_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     from demos.vos import train
 
     monkeypatch.setattr(train, "place", lambda: (0, 3))
-    with pytest.raises(ValueError, match="multiple of the 3 processes; got 2"):
+    with pytest.raises(ValueError, match="--batch-size: got 2, wanted a multiple of the 3 processes"):
         Trainer(sampler(), MODEL)
 
 
@@ -310,7 +313,7 @@ def test_finetune_learns_and_leaves_the_network_alone() -> None:
     methods = {"a": Method(features, matching, True), "b": Method(features, matching)}
     result = finetuned(methods, clip, steps=1)
     assert result["a"].features is result["b"].features is not features and result["a"].refined
-    with pytest.raises(ValueError, match="steps must be 1 or more"):
+    with pytest.raises(ValueError, match="--steps: got 0, wanted 1 or more"):
         finetune(features, clip, steps=0)
     with pytest.raises(RuntimeError, match="no longer finite; a lower lr may help"):
         finetune(features, clip, steps=2, lr=1e20)
@@ -324,4 +327,4 @@ def test_torchrun(tmp_path: Path, run_on_two: Callable[..., subprocess.Completed
     done = run_on_two("-m", "demos.vos", "train", *quick, "--output", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Features:") == 1
-    assert load_features(tmp_path / CHECKPOINT_NAMES["layer"]).config == ModelConfig()
+    assert load_trained(tmp_path / NAMES["layer"]).features.config == ModelConfig()

@@ -18,15 +18,15 @@ from safetensors.torch import save_file
 
 from demos.vos import track as module
 from demos.vos.__main__ import main
-from demos.vos.appearance import Appearance, distances, pixels_of
-from demos.vos.embedded import EmbeddedProposals, Follower
+from demos.vos.checkpoint import load_trained
+from demos.vos.config import SHIPPED
 from demos.vos.given import masks_from_boxes, read_first_masks
 from demos.vos.images import PALETTE, read_labels, write_labels
 from demos.vos.model import Matching
-from demos.vos.options import SHIPPED
 from demos.vos.pictures import write_video
+from demos.vos.proposals.appearance import Appearance, distances, pixels_of
+from demos.vos.proposals.embedded import EmbeddedProposals, Follower
 from demos.vos.track import COLUMNS, Sightings, TrackRun
-from demos.vos.train import load_features, load_unmatched_costs
 from demos.vos.video import Video
 from difflayers.metrics import jaccard
 
@@ -162,7 +162,7 @@ def tensors_alive() -> list[torch.Tensor]:
 
 
 def test_a_long_video_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> None:
-    video, features = LongVideo(tmp_path / "long", 80), load_features(SHIPPED)
+    video, features = LongVideo(tmp_path / "long", 80), load_trained(SHIPPED).features
     first = (video.first[..., 0] == 200).astype(np.uint8)
     proposals = EmbeddedProposals(top=2)
     matching = Matching("dmm", features.config)
@@ -244,9 +244,11 @@ def test_boxes_on_a_video_file(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert jaccard(frames[0][1] == label, first == label) > 0.6
     assert main(["track", str(tmp_path / "clip.mp4"), "--box", "90,0,20,20", "--output", str(tmp_path / "no")]) == 2
     assert "--box: got 90,0,20,20, wanted x,y,width,height inside the frame of 96 x 64" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main(["track", str(tmp_path / "clip.mp4"), "--box", "1,2,3"])
-    assert "wanted four whole numbers" in capsys.readouterr().err
+    assert main(["track", str(tmp_path / "clip.mp4"), "--box", "1,2,3"]) == 2
+    assert "Error parsing --box: got 1,2,3, wanted four whole numbers x,y,width,height" in capsys.readouterr().err
+    for both, told in ((["--box", "1,2,3,4", "--masks", "a.png"], "both"), ([], "neither")):
+        assert main(["track", str(tmp_path / "clip.mp4"), *both]) == 2
+        assert f"--masks, --box: got {told}, wanted one of them" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
 
 
@@ -332,9 +334,9 @@ def test_regions_and_the_follower() -> None:
 
 
 def test_shipped_features() -> None:
-    features = load_features(SHIPPED)
+    features, costs = load_trained()
     assert features.config.backbone == "small" and SHIPPED.stat().st_size < 400_000
-    assert "dmm" in load_unmatched_costs(SHIPPED)
+    assert "dmm" in costs
     assert features(torch.rand(1, 3, 32, 48), torch.rand(1, 2, 32, 48) > 0.5).isfinite().all()
 
 
@@ -348,11 +350,14 @@ def test_sightings() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda tensors, meta: meta.pop("model"), "is not one of features: no 'model'"),
-        (lambda tensors, meta: meta.update(model="[1"), "is not one of features: Expecting"),
+        (lambda tensors, meta: meta.pop("model"), "is not a checkpoint of features: no 'model'"),
+        (lambda tensors, meta: meta.update(model="[1"), "is not a checkpoint of features: Expecting"),
         (lambda tensors, meta: meta.update(model='{"depth": 3}'), "unexpected keyword argument 'depth'"),
-        (lambda tensors, meta: meta.update(unmatched_costs="7"), "is not one with unmatched costs"),
-        (lambda tensors, meta: tensors.popitem(), "is not one of features: it has no tensor"),
+        (
+            lambda tensors, meta: meta.update(unmatched_costs="7"),
+            "is not a checkpoint of features: 'int' object has",
+        ),
+        (lambda tensors, meta: tensors.popitem(), "is not a checkpoint of features: it has no tensor"),
         (lambda tensors, meta: tensors.update({k: v.int() for k, v in tensors.items()}), "is torch.int32"),
     ],
 )
@@ -361,6 +366,5 @@ def test_files_of_something_else_are_no_features(change, message: str, tmp_path:
         meta, tensors = dict(file.metadata()), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     change(tensors, meta)
     save_file(tensors, tmp_path / "other.safetensors", meta)
-    read = load_unmatched_costs if "costs" in message else load_features
     with pytest.raises(ValueError, match=message):
-        read(tmp_path / "other.safetensors")
+        load_trained(tmp_path / "other.safetensors")

@@ -14,15 +14,22 @@ import torch
 from torch import nn
 
 from demos.vos import model
+from demos.vos.checkpoint import load_trained
+from demos.vos.config import KINDS, ModelConfig, TrainConfig
 from demos.vos.data import Clip
-from demos.vos.evaluate import CEILING, UNMATCHED_COSTS, calibrate, evaluate, table
-from demos.vos.model import MATCHINGS, Features, Matching, Method, ModelConfig, shrink
+from demos.vos.evaluate import CEILING, UNMATCHED_COSTS, calibrate, evaluate
+from demos.vos.losses import Losses
+from demos.vos.model import Features, Matching, Method, shrink
 from demos.vos.pasted import PastedClip, paste_clips
-from demos.vos.proposals import NoisyProposals, PastedProposals, Proposals, ProposalSource
+from demos.vos.proposals import Proposals, ProposalSource
+from demos.vos.proposals.noisy import NoisyProposals
+from demos.vos.proposals.pasted import PastedProposals
+from demos.vos.report import table
+from demos.vos.samples import Sampler, assignment
 from demos.vos.scores import davis_scores
 from demos.vos.synthetic import SyntheticClip, SyntheticConfig
 from demos.vos.tracking import Tracker, frames_tensor, merge, observe, paste, track
-from demos.vos.train import Losses, Sampler, TrainConfig, Trainer, assignment, load_features, load_unmatched_costs
+from demos.vos.train import Trainer
 
 MODEL = ModelConfig(dimension=16)
 SHAPES = SyntheticConfig(frames=6, height=48, width=64, objects=2, look_alikes=0, distractors=1, bars=0, speed=0.3)
@@ -105,7 +112,7 @@ def test_shrink_is_coverage() -> None:
     assert shrink(masks[:, :0], (2, 2)).shape == (1, 0, 2, 2)
 
 
-@pytest.mark.parametrize("kind", MATCHINGS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_matching_finds_the_pairs_and_leaves_the_hidden_unmatched(kind: str) -> None:
     features = torch.eye(4)
     masks = torch.zeros(4, 4, 4)
@@ -135,7 +142,7 @@ def test_paste_and_merge() -> None:
 
 def test_tracking_with_perfect_proposals_is_perfect() -> None:
     clip = SyntheticClip(5, SHAPES)
-    methods = {kind: Method(Colors(), Matching(kind, MODEL)) for kind in MATCHINGS}
+    methods = {kind: Method(Colors(), Matching(kind, MODEL)) for kind in KINDS}
     labels = track(clip, Perfect(), methods)
     assert set(labels) == set(methods)
     truth = np.stack([clip.labels(t) for t in range(len(clip))])
@@ -153,7 +160,7 @@ def test_a_hidden_object_is_found_again() -> None:
 def test_no_proposals_at_all_in_a_frame() -> None:
     clip = SyntheticClip(5, SHAPES)
     source = Perfect({2: [1, 2, 3, 4, 5]})
-    methods = {kind: Method(Colors(), Matching(kind, MODEL)) for kind in MATCHINGS}
+    methods = {kind: Method(Colors(), Matching(kind, MODEL)) for kind in KINDS}
     for result in track(clip, source, methods).values():
         assert not result[2].any() and (result[3] == clip.labels(3)).all()
 
@@ -352,24 +359,24 @@ def test_an_interrupted_training_goes_on_to_the_same_end(
     trainer = Trainer(sampler(), MODEL, path, resume=True)
     assert trainer.epoch == 1 and len(trainer.history) == 1
     resumed = trainer.fit()
-    loaded = load_features(path)
+    loaded = load_trained(path).features
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]) and torch.equal(value, loaded.state_dict()[name])
     assert loaded.config == MODEL and not loaded.training
-    assert load_unmatched_costs(path) == {}
+    assert load_trained(path).unmatched_costs == {}
     trainer.keep_unmatched_costs({"dmm": -0.3})
-    assert load_unmatched_costs(path) == {"dmm": -0.3}
+    assert load_trained(path).unmatched_costs == {"dmm": -0.3}
     assert Trainer(sampler(), MODEL, path, resume=True).unmatched_costs == {"dmm": -0.3}
-    with pytest.raises(ValueError, match="exists; pass resume"):
+    with pytest.raises(ValueError, match=r"--output: .* exists; pass --resume"):
         Trainer(sampler(), MODEL, path)
-    with pytest.raises(ValueError, match="got a run with the train options"):
+    with pytest.raises(ValueError, match=r"--resume: .* is of a run with --lr 0\.003; wanted the same"):
         Trainer(sampler(replace(TRAIN, lr=1.0)), MODEL, path, resume=True)
     assert Trainer(sampler(), MODEL, path, overwrite=True).epoch == 0
     with pytest.raises(ValueError, match="no file"):
-        load_features(tmp_path / "none.safetensors")
+        load_trained(tmp_path / "none.safetensors")
     path.write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="is not a safetensors file"):
-        load_features(path)
+        load_trained(path)
 
 
 def test_pasted_clips() -> None:
@@ -425,16 +432,16 @@ def test_proposals_of_pasted_clips() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ModelConfig(backbone="vgg"), "backbone must be one of small, resnet18"),
-        (lambda: ModelConfig(lam=2), "lam must be"),
-        (lambda: ModelConfig(unmatched_cost=-3), "unmatched_cost must be in"),
-        (lambda: ModelConfig(dimension=0), "dimension must be"),
+        (lambda: ModelConfig(backbone="vgg"), "--backbone: got vgg, wanted one of small, resnet18"),
+        (lambda: ModelConfig(lam=2), "--lam: got 2, wanted 0 to 1"),
+        (lambda: ModelConfig(unmatched_cost=-3), "--unmatched-cost: got -3, wanted -1 to 1"),
+        (lambda: ModelConfig(dimension=0), "--dimension: got 0, wanted 1 or more"),
         (lambda: Matching("best", MODEL), "kind must be one of dmm"),
         (lambda: Features(MODEL, weights="DEFAULT"), "the small backbone has none"),
-        (lambda: TrainConfig(loss="both"), "loss must be one of pairs, layer"),
-        (lambda: TrainConfig(matching="greedy"), "which are differentiable"),
-        (lambda: TrainConfig(epochs=0), "epochs must be 1 or more"),
-        (lambda: TrainConfig(lr=0), "lr: got 0, wanted a positive number"),
+        (lambda: TrainConfig(loss="both"), "--loss: got both, wanted one of pairs, layer"),
+        (lambda: TrainConfig(matching="greedy"), "--matching: got greedy, wanted one of dmm, quadratic"),
+        (lambda: TrainConfig(epochs=0), "--epochs: got 0, wanted 1 or more"),
+        (lambda: TrainConfig(lr=0), "--lr: got 0, wanted a positive number"),
     ],
 )
 def test_wrong_options(make, message: str) -> None:  # type: ignore[no-untyped-def]

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.segmentation import felzenszwalb
 
-from demos.vos.appearance import Appearance, Pixels, distances, pixels_of
 from demos.vos.data import Clip
 from demos.vos.images import Frame, Labels
 from demos.vos.proposals import Proposals, ProposalSource
+from demos.vos.proposals.appearance import Appearance, Pixels, distances, pixels_of
 
 _SHORTER = 240
 """Frames are worked on with this many pixels on the shorter side, or fewer."""
