@@ -8,8 +8,8 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import redirect_stderr, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, suppress
 from typing import Any
 
 MOST = 2**31 - 1
@@ -26,6 +26,15 @@ def check_counts(options: Any, *names: str, least: int = 1) -> None:
             if count is not None and not least <= count <= MOST:
                 wanted = f"{least} or more" if count < least else "at most 2**31 - 1"
                 raise ValueError(f"--{name.replace('_', '-')}: got {count}, wanted {wanted}")
+
+
+@contextmanager
+def naming(option: str) -> Iterator[None]:
+    """Put the option's name before a ``ValueError`` that is raised inside, unless an option is named already."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(str(error) if str(error).startswith("--") else f"{option}: {error}") from None
 
 
 def check_rate(name: str, value: float) -> None:

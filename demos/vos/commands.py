@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from demos.command import naming
 from demos.devices import checked_device
 from demos.distributed import joined
-from demos.files import check_output, write_atomically
+from demos.files import check_folder, check_output, write_atomically
 from demos.progress import progress_bar
 from demos.vos.checkpoint import NAMES, export_features, load_trained
 from demos.vos.config import KINDS, SHIPPED
@@ -42,6 +43,7 @@ def train_features(options: Train) -> None:
 
 
 def _train(options: Train, device_name: str) -> None:
+    check_folder(options.output, "--output")
     if options.export is not None:
         check_output(options.export, "--export", overwrite=options.resume or options.overwrite)
     device = checked_device(device_name)
@@ -51,6 +53,8 @@ def _train(options: Train, device_name: str) -> None:
     source = source_from(options.proposals, seed=options.training.seed)
     name = "refined" if options.model.refine else options.training.loss
     path = options.output / NAMES[name]
+    if options.export is not None and options.export.resolve() == path.resolve():
+        raise ValueError(f"--export: {path} is the checkpoint of the training, wanted another file")
     trainer = Trainer(
         Sampler(clips, source, options.training),
         options.model,
@@ -92,7 +96,7 @@ def _training_clips(options: Train) -> tuple[list[Clip], list[Clip]]:
         clips = [*synthetic_clips("train", options.train_clips, seed)]
         tuning = [*synthetic_clips("tune", TUNING_CLIPS if count is None else count, seed)]
     else:
-        clips = _read_clips(options.data, options.layout)
+        clips = _read_clips(options.data, options.layout, "--data")
         count = min(TUNING_CLIPS, len(clips) // 5) if count is None else count
         if count >= len(clips):
             raise ValueError(f"--tuning-clips: got {count} of {len(clips)} clips, which leaves none to train on")
@@ -112,21 +116,20 @@ def _training_clips(options: Train) -> tuple[list[Clip], list[Clip]]:
 
 
 def _pasted(clips: Sequence[Clip], count: int, rng: np.random.Generator) -> list[Clip]:
-    try:
+    with naming("--paste"):
         return [*paste_clips(clips, count, rng)]
-    except ValueError as error:
-        raise ValueError(f"--paste: {error}") from None
 
 
-def _read_clips(data: Path, layout: Layout) -> list[Clip]:
+def _read_clips(data: Path, layout: Layout, option: str) -> list[Clip]:
     clips: Sequence[Clip]
-    if layout.layout in ("davis2016", "davis2017"):
-        resolution = None if layout.resolution == "none" else layout.resolution
-        clips = read_davis(data, year=int(layout.layout[-4:]), split=layout.split, resolution=resolution)
-    elif layout.layout == "youtube-vos":
-        clips = read_youtube_vos(data)
-    else:
-        clips = read_segtrack(data)
+    with naming(option):
+        if layout.layout in ("davis2016", "davis2017"):
+            resolution = None if layout.resolution == "none" else layout.resolution
+            clips = read_davis(data, year=int(layout.layout[-4:]), split=layout.split, resolution=resolution)
+        elif layout.layout == "youtube-vos":
+            clips = read_youtube_vos(data)
+        else:
+            clips = read_segtrack(data)
     if unknown := set(layout.clips) - {clip.name for clip in clips}:
         raise ValueError(f"--clips: got {sorted(unknown)[0]}, which {data} does not have")
     return [clip for clip in clips if not layout.clips or clip.name in layout.clips]
@@ -142,17 +145,21 @@ def evaluate_clips(options: Evaluate) -> None:
         for name in (SCORES_NAME, EVERY_OBJECT_NAME):
             check_output(output / name, "--output", overwrite=options.overwrite)
     device = checked_device(options.device)
-    clips = _read_clips(options.data, options.layout)
+    clips = _read_clips(options.data, options.layout, "DATA")
     seen = None if options.seen is None else _seen(options.seen, clips)
     if options.paste is not None:
         clips = _pasted(clips, options.paste, np.random.default_rng(20191101))
     source = _source(options, device)
     methods = _methods(options, device)
+    if output is not None and not options.overwrite:
+        for folder in (output / _folder_name(name) for name in methods):
+            if folder.exists():
+                raise ValueError(f"--output: {folder} exists; pass --overwrite to replace it, or another folder")
 
     def keep(clip: Clip, labels: dict[str, Any]) -> None:
         if output is not None:
             for method, result in labels.items():
-                folder = output / method.replace(", ", "-").replace(" ", "-") / clip.name
+                folder = output / _folder_name(method) / clip.name
                 for name, frame in zip(clip.frame_names, result, strict=True):
                     write_labels(folder / f"{name}.png", frame, overwrite=options.overwrite)
 
@@ -189,11 +196,17 @@ def evaluate_clips(options: Evaluate) -> None:
         print(f"\nLabels and {SCORES_NAME} are in {output}")
 
 
+def _folder_name(method: str) -> str:
+    return method.replace(", ", "-").replace(" ", "-")
+
+
 def _methods(options: Evaluate, device: torch.device) -> dict[str, Method]:
     """Every matching with every set of features, refined and not if these have a refinement."""
     methods: dict[str, Method] = {}
     for text in options.features or (str(SHIPPED),):
-        name, equals, path = text.rpartition("=")
+        name, equals, path = ("", "", text) if Path(text).exists() else text.rpartition("=")
+        if equals and (not name or "/" in name):
+            raise ValueError(f"--features: got {text}, wanted NAME=PATH with a name that a folder can have")
         trained = load_trained(Path(path), device=device)
         for kind in options.matchings:
             label = f"{kind}, {name}" if equals else kind
@@ -207,7 +220,9 @@ def _methods(options: Evaluate, device: torch.device) -> dict[str, Method]:
 
 def _seen(path: Path, clips: Sequence[Clip]) -> dict[tuple[str, int], bool]:
     """By clip and label, whether the object's category is in the training set that `path` describes."""
-    known = {category for of_clip in read_categories(path).values() for category in of_clip.values()}
+    with naming("--seen"):
+        categories = read_categories(path)
+    known = {category for of_clip in categories.values() for category in of_clip.values()}
     if not known:
         raise ValueError(f"--seen: {path} names no categories; wanted the meta.json of the training set")
     return {
@@ -225,4 +240,8 @@ def _source(options: Evaluate, device: torch.device) -> ProposalSource:
         source = MaskRCNNProposals(detector.weights, backbone=detector.detector, top=options.top, device=device)
     else:
         source = source_from(options.proposals, top=options.top)
-    return source if options.cache is None else CachedProposals(source, options.cache)
+    if options.cache is None:
+        return source
+    if not options.cache.is_dir():  # one that is full may be read only
+        check_folder(options.cache, "--cache")
+    return CachedProposals(source, options.cache)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from demos.vos.ceiling import best_choice
 from demos.vos.config import Kind
 from demos.vos.data import Clip
+from demos.vos.images import VOID
 from demos.vos.model import Features, Matching, Method
 from demos.vos.proposals import Proposals, ProposalSource
 from demos.vos.scores import (
@@ -105,6 +106,11 @@ def evaluate(
     any_late, notes = False, []
     for clip in clips:
         truth, annotated = _truth(clip, rules)
+        if not ((truth > 0) & (truth != VOID)).any():
+            notes.append(f"{clip.name}: not tracked, as no frame has an object")
+            for _ in range(len(clip)):
+                progress()
+            continue
         last_only, late = without_later_frame(truth, annotated), late_objects(truth)
         counted = [label for label in clip.objects if label not in last_only]
         of_first = [label for label in clip.objects if label not in late]

@@ -81,6 +81,9 @@ def masks_from_boxes(frame: Frame, boxes: Sequence[Sequence[int]]) -> Labels:
                 f"--box: got {','.join(map(str, box))}, wanted x,y,width,height inside the frame of {width} x {height}"
             )
         labels[_in_box(frame, x, y, w, h)] = label
+    for label, box in enumerate(boxes, start=1):
+        if not (labels == label).any():
+            raise ValueError(f"--box: got {','.join(map(str, box))}, which later boxes hide; wanted it to be seen")
     return labels
 
 

@@ -52,6 +52,10 @@ class Layout:
     clips: tuple[str, ...] = ()
     """The clips of these names alone."""
 
+    def __post_init__(self) -> None:
+        if self.split is not None and not self.layout.startswith("davis"):
+            raise ValueError(f"--split: got it with the layout {self.layout}, wanted davis2016 or davis2017")
+
 
 @dataclass(frozen=True)
 class MaskRCNN:
@@ -139,11 +143,14 @@ class Evaluate:
 
     def __post_init__(self) -> None:
         check_counts(self, "top")
-        check_counts(self, "finetune", "paste", least=0)
+        check_counts(self, "paste")
+        check_counts(self, "finetune", least=0)
         check_rate("--finetune-lr", self.finetune_lr)
         check_cost("--unmatched-cost", self.unmatched_cost)
-        if not self.matchings:
-            raise ValueError("--matchings: got none, wanted one or more")
+        if not self.matchings or len(set(self.matchings)) < len(self.matchings):
+            raise ValueError(
+                f"--matchings: got {' '.join(self.matchings) or 'none'}, wanted different ones, one at least"
+            )
         if self.labels_only and self.output is None:
             raise ValueError("--labels-only: got no --output, wanted a folder to write them to")
         if self.seen is not None and self.layout.layout != "youtube-vos":

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from safetensors.torch import save
 
 from demos.checkpoints import checkpoint_errors, read_checkpoint
+from demos.command import naming
 from demos.devices import checked_device
 from demos.files import check_folder, write_atomically
 from demos.progress import progress_bar
@@ -136,7 +138,7 @@ class TrackRun:
                 write_labels(self.output / MASKS_NAME / f"{name}.png", labels, overwrite=True)
                 writer.writerows(self._rows(t, name, labels))
                 t += 1
-                if t % _EVERY == 0:
+                if t == 1 or t % _EVERY == 0:
                     file.flush()
                     self._save(t, name, file.tell())
                 yield t - 1, frame, labels
@@ -197,7 +199,7 @@ class TrackRun:
         write_atomically(self.output / STATE_NAME, save(tensors, metadata))
 
     def _restored(self) -> int:
-        missing = "; there is nothing to resume, start without --resume"
+        missing = "; there is nothing to resume, start without --resume, or with --overwrite"
         metadata, tensors = read_checkpoint(self.output / STATE_NAME, _FORMAT, argument="--resume", missing=missing)
         if metadata.get("mark") != self._mark:
             raise ValueError(
@@ -275,7 +277,8 @@ def scores_of(run: TrackRun, truth: Path) -> tuple[dict[int, float], int]:
 def track_video(options: Track) -> None:
     """The command ``track``: reads what it is given, tracks, and says what came out."""
     device = checked_device(options.device)
-    video = Video(options.video)
+    with naming("VIDEO"):
+        video = Video(options.video)
     output = Path("runs/track") / options.video.resolve().stem if options.output is None else options.output
     check_folder(output, "--output")
     if output.resolve() == options.video.resolve():
@@ -289,8 +292,11 @@ def track_video(options: Track) -> None:
         raise ValueError(
             f"--output: {output / there[0]} exists; pass --resume to go on, --overwrite to replace it, or another folder"
         )
-    masks = options.masks
-    first = masks_from_boxes(video.first, options.box) if masks is None else read_first_masks(masks, video.size)
+    with naming("--box" if options.masks is None else "--masks"):
+        if options.masks is None:
+            first = masks_from_boxes(video.first, options.box)
+        else:
+            first = read_first_masks(options.masks, video.size)
     if options.truth is not None and not options.truth.is_dir():
         raise ValueError(f"--truth: {options.truth} is no folder")
     trained = load_trained(SHIPPED if options.features is None else options.features, device=device)
@@ -306,11 +312,17 @@ def track_video(options: Track) -> None:
     )  # fmt: skip
     if run.start:
         print(f"resuming at frame {run.start}")
-    with progress_bar(max(0, video.count - run.start), "tracking", " frames") as bar:
-        frames = run.run(bar.update)
+    try:
+        with progress_bar(max(0, video.count - run.start), "tracking", " frames") as bar:
+            frames = run.run(bar.update)
+    except KeyboardInterrupt:
+        if (output / STATE_NAME).exists():
+            print(f"\n--resume --output {output} goes on", file=sys.stderr)
+        raise
     print(summary(run, frames))
     if options.truth is not None:
-        means, known = scores_of(run, options.truth)
+        with naming("--truth"):
+            means, known = scores_of(run, options.truth)
         for label, mean in means.items():
             print(f"object {label}: mean J {mean:.3f} over {known} frames whose masks are known")
     if frames < video.count and options.video.is_file():

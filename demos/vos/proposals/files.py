@@ -35,7 +35,7 @@ class PaletteProposals(ProposalSource):
     def __init__(self, root: str | Path, *, top: int = 50) -> None:
         self.root, self.top = Path(root), checked_top(top)
         if not self.root.is_dir():
-            raise ValueError(f"proposals: {self.root} is no folder")
+            raise ValueError(f"--proposals: {self.root} is no folder")
 
     @property
     def identity(self) -> str:
@@ -70,7 +70,7 @@ class CocoProposals(ProposalSource):
     def __init__(self, root: str | Path, *, top: int = 50) -> None:
         self.root, self.top = Path(root), checked_top(top)
         if not self.root.is_dir():
-            raise ValueError(f"proposals: {self.root} is no folder")
+            raise ValueError(f"--proposals: {self.root} is no folder")
         self._read: tuple[Path, dict[int | str, list[dict[str, Any]]]] | None = None
 
     @property
@@ -81,7 +81,12 @@ class CocoProposals(ProposalSource):
         path = self.root / f"{clip.name}.json"
         frames = self._frames(path)
         entries = [*frames.get(clip.frame_names[t], ()), *frames.get(t, ())]
-        entries = sorted(entries, key=lambda entry: -float(entry.get("score", 1)))[: self.top]
+        try:
+            scores = np.array([float(entry.get("score", 1)) for entry in entries], dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: wanted a number for every score; {error}") from None
+        order = np.argsort(-scores, kind="stable")[: self.top]
+        entries = [entries[i] for i in order]
         masks = np.zeros((len(entries), *clip.size), dtype=bool)
         for mask, entry in zip(masks, entries, strict=True):
             decoded = _decode(path, entry, clip.size)
@@ -91,7 +96,7 @@ class CocoProposals(ProposalSource):
                     f"{clip.size[0]} x {clip.size[1]}"
                 )
             mask[:] = decoded
-        return Proposals(masks, np.array([entry.get("score", 1) for entry in entries], dtype=np.float32))
+        return Proposals(masks, scores[order])
 
     def _frames(self, path: Path) -> dict[int | str, list[dict[str, Any]]]:
         if self._read is None or self._read[0] != path:
@@ -122,7 +127,7 @@ def _decode(path: Path, entry: dict[str, Any], size: tuple[int, int]) -> NDArray
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of numpy, about pycocotools' own arrays
             return np.asarray(coco.decode(segmentation)).astype(bool)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except Exception as error:  # pycocotools raises that itself, too
         raise ValueError(f"{path}: wanted a segmentation of RLE or polygons in every entry; {error!r}") from None
 
 
@@ -162,13 +167,13 @@ class CachedProposals(ProposalSource):
 
 
 def _read(path: Path, wanted: dict[str, str], size: tuple[int, int]) -> Proposals:
-    found, tensors = read_safetensors(path, argument="cache")
+    found, tensors = read_safetensors(path, argument="--cache")
     for name, value in wanted.items():
         if found.get(name) != value:
             raise ValueError(
                 f"{path}: got a cache with the {name} {found.get(name)!r}, wanted {value!r}; give another folder, or remove it"
             )
-    with checkpoint_errors("cache", path, "one of proposals"):
+    with checkpoint_errors("--cache", path, "one of proposals"):
         bits, scores = tensors["bits"].numpy(), tensors["scores"].numpy()
     if bits.dtype != np.uint8 or bits.shape != (len(scores), -(-size[0] * size[1] // 8)) or scores.dtype != np.float32:
         raise ValueError(

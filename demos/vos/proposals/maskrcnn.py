@@ -50,14 +50,17 @@ class MaskRCNNProposals(ProposalSource):
         from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
         if backbone not in DETECTORS:
-            raise ValueError(f"backbone must be one of {', '.join(DETECTORS)}; got {backbone}")
+            raise ValueError(f"--detector: got {backbone}, wanted one of {', '.join(DETECTORS)}")
         options = {"box_detections_per_img": checked_top(top), "box_score_thresh": min_score, "min_size": min_size}
         if weights == "COCO":
             if backbone != "resnet50":
                 raise ValueError(
-                    f"weights: torchvision has COCO weights for resnet50 alone; got {backbone}, wanted a file"
+                    f"--weights: torchvision has COCO weights for resnet50 alone; got {backbone}, wanted a file"
                 )
-            self.network = maskrcnn_resnet50_fpn(weights=MaskRCNN_ResNet50_FPN_Weights.COCO_V1, **options)
+            try:
+                self.network = maskrcnn_resnet50_fpn(weights=MaskRCNN_ResNet50_FPN_Weights.COCO_V1, **options)
+            except (OSError, RuntimeError) as error:
+                raise ValueError(f"--weights: COCO cannot be downloaded ({error}); wanted a file") from None
             mark = "COCO_V1"
         else:
             body = resnet_fpn_backbone(backbone_name=backbone, weights=None)
@@ -70,10 +73,10 @@ class MaskRCNNProposals(ProposalSource):
     def _load(self, path: Path) -> str:
         """Read the weights; the hash of the file."""
         if not path.is_file():
-            raise ValueError(f"weights: no file {path}")
-        with checkpoint_errors("weights", path, "one of this network"):
+            raise ValueError(f"--weights: no file {path}")
+        with checkpoint_errors("--weights", path, "one of this network"):
             if path.suffix == ".safetensors":
-                state = read_safetensors(path, argument="weights")[1]
+                state = read_safetensors(path, argument="--weights")[1]
             else:
                 state = torch.load(path, map_location="cpu", weights_only=True)
             load_weights(self.network, state)
