@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING
 
 # torch is imported after the options are read, so that --help answers at once.
 if TYPE_CHECKING:
     import torch
-
-
-def add_device(parser: argparse._ActionsContainer) -> None:
-    """Add the option."""
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
 
 
 def checked_device(name: str) -> torch.device:

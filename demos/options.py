@@ -1,6 +1,6 @@
-"""Options that need not be given, as the dataclasses of command lines have them.
+"""Options that several command lines have.
 
-Their value is ``None`` then, of which the help says nothing: the text of such an option says what is done without it.
+The value of one that need not be given is ``None``, of which the help says nothing: its text says what is done without it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ def optional(metavar: str) -> object:
     return arg(metavar=metavar, help_behavior_hint=_unless_none)
 
 
+Device = Annotated[str, arg(metavar="cpu|cuda")]
 File = Annotated[Path | None, optional("FILE")]
 Folder = Annotated[Path | None, optional("DIR")]
 Whole = Annotated[int | None, optional("N")]

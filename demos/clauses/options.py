@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from demos.command import check_counts, check_seeds
+from demos.options import Device, File
 
 PICTURES = (".png", ".svg", ".pdf")
-Device = Annotated[str, arg(metavar="cpu|cuda")]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Sudoku:
 
     givens: tuple[int, ...] = (36, 28)
     """Of generated boards: one kind of boards for each number."""
-    data: Annotated[tuple[Path, ...], arg(metavar="FILE ...")] = ()
+    data: Annotated[tuple[Path, ...], arg(metavar="FILE ...", help_behavior_hint="")] = ()
     """CSV files of boards, plain or gzipped."""
     count: int = 100
     """Boards of each kind."""
@@ -55,7 +55,7 @@ class Sudoku:
     """A pass ends when a sweep gains less than this share of what the first one did."""
     share: float = 0.1
     """Of the cells that are still open, decided in each round of decimation."""
-    output: Path | None = None
+    output: File = None
     """Write the table to this file, as CSV."""
     overwrite: bool = False
     """Replace that file if it is there."""

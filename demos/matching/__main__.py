@@ -14,6 +14,7 @@ from torch import Tensor
 from demos.command import check_counts, check_seeds, run
 from demos.devices import checked_device
 from demos.files import check_output, write_atomically
+from demos.options import Device
 from difflayers import functional
 
 METHODS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -41,8 +42,7 @@ class Options:
     """The picture."""
     overwrite: bool = False
     """Replace that file if it is there."""
-    device: str = "cpu"
-    """cpu or cuda."""
+    device: Device = "cpu"
 
     def __post_init__(self) -> None:
         check_counts(self, "templates")

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, get_args
 from tyro.conf import OmitArgPrefixes, arg
 
 from demos.command import check_counts
+from demos.options import Device
 
 Experiment = Literal["labels", "outcomes", "counts"]
 Name = Literal[
@@ -96,7 +97,7 @@ class Options:
     """Replace earlier results there."""
     picture: bool = True
     """Draw no picture, which needs matplotlib."""
-    device: Annotated[str, arg(metavar="cpu|cuda")] = "cpu"
+    device: Device = "cpu"
     config: OmitArgPrefixes[Config] = field(default_factory=Config)
 
 

@@ -10,11 +10,12 @@ from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from demos.command import check_counts, check_rate
+from demos.options import Device, File, Folder, Whole, optional
 from demos.vos.config import Detector, Kind, ModelConfig, Schedule, TrainConfig, check_cost
 
 TUNING_CLIPS = 4
 
-Device = Annotated[str, arg(metavar="cpu|cuda")]
+Cost = Annotated[float | None, optional("COST")]
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,11 @@ class Layout:
     """How the data lie in their folder."""
 
     layout: Literal["davis2016", "davis2017", "youtube-vos", "segtrack"] = "davis2017"
-    split: str | None = None
+    split: Annotated[str | None, optional("SPLIT")] = None
     """DAVIS: the clips of ImageSets/YEAR/SPLIT.txt; all that there are if it is not given."""
     resolution: str = "480p"
     """DAVIS: the folder below JPEGImages; none if there is no such folder."""
-    clips: tuple[str, ...] = ()
+    clips: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="")] = ()
     """The clips of these names alone."""
 
     def __post_init__(self) -> None:
@@ -71,7 +72,7 @@ class MaskRCNN:
 class Train:
     """Train features, or resume a training."""
 
-    data: Path | None = None
+    data: Folder = None
     """Folder of clips to train on; synthetic ones if it is not given."""
     layout: OmitArgPrefixes[Layout] = field(default_factory=Layout)
     proposals: Annotated[str, arg(metavar="DIR|noisy|embedded")] = "noisy"
@@ -80,11 +81,11 @@ class Train:
     """Train on so many more clips, with objects of two others pasted onto them."""
     train_clips: int = 32
     """Clips to train on, without --data."""
-    tuning_clips: int | None = None
+    tuning_clips: Whole = None
     """Clips to choose each matching's unmatched cost on: 4 if it is not given, of --data the last fifth, 4 at most."""
     output: Path = Path("runs/vos-train")
     """Folder for the checkpoint."""
-    export: Path | None = None
+    export: File = None
     """Also write the features alone to this file, for use."""
     resume: bool = False
     """Go on after the last whole epoch."""
@@ -115,17 +116,17 @@ class Evaluate:
         ),
     ]
     layout: OmitArgPrefixes[Layout] = field(default_factory=Layout)
-    paste: int | None = None
+    paste: Whole = None
     """Instead of the clips, so many semi-synthetic ones with the objects of two of them pasted onto a third."""
     top: int = 50
     """Proposals a frame, at most."""
-    cache: Path | None = None
+    cache: Folder = None
     """Keep the proposals in this folder."""
     detector: OmitArgPrefixes[MaskRCNN] = field(default_factory=MaskRCNN)
-    features: Annotated[tuple[str, ...], arg(metavar="[NAME=]PATH ...")] = ()
+    features: Annotated[tuple[str, ...], arg(metavar="[NAME=]PATH ...", help_behavior_hint="")] = ()
     """Checkpoints, or the folders of their runs; the features that come with the demo if none is given."""
     matchings: tuple[Kind, ...] = ("greedy", "hungarian", "dmm")
-    unmatched_cost: float | None = None
+    unmatched_cost: Cost = None
     """Of an object that is hidden, -1 to 1; what the training has chosen for each matching if it is not given."""
     finetune: int = 0
     """Steps to train a copy of the network on each clip's first frame before tracking."""
@@ -133,9 +134,9 @@ class Evaluate:
     """The learning rate of these steps."""
     labels_only: bool = False
     """Only write the labels to --output: for data whose truth is not public."""
-    seen: Annotated[Path | None, arg(metavar="META.JSON")] = None
+    seen: Annotated[Path | None, optional("META.JSON")] = None
     """YouTube-VOS: of the training set, whose categories count as seen; G is printed then."""
-    output: Path | None = None
+    output: Folder = None
     """Also write the labels as palette PNGs, and a CSV, to this folder."""
     overwrite: bool = False
     """Replace earlier results there."""
@@ -186,11 +187,11 @@ class Track:
 
     video: Annotated[Positional[Path], arg(metavar="VIDEO|FOLDER")]
     """An mp4 or the like, or a folder of pictures."""
-    masks: Annotated[Path | None, arg(metavar="FIRST.PNG")] = None
+    masks: Annotated[Path | None, optional("FIRST.PNG")] = None
     """The objects of the first frame: labels, black and white, or colours."""
     box: UseAppendAction[tuple[Box, ...]] = ()
     """An object of the first frame, in pixels; repeat it for more."""
-    truth: Path | None = None
+    truth: Folder = None
     """Folder of the masks of some frames, palette PNGs named as these: print each object's mean J."""
     proposals: Annotated[
         Literal["embedded", "maskrcnn"],
@@ -200,12 +201,12 @@ class Track:
         ),
     ] = "embedded"
     detector: OmitArgPrefixes[MaskRCNN] = field(default_factory=MaskRCNN)
-    features: Path | None = None
+    features: Annotated[Path | None, optional("PATH")] = None
     """A checkpoint, or the folder of its run; the features that come with the demo if it is not given."""
     matching: Kind = "dmm"
-    unmatched_cost: float | None = None
+    unmatched_cost: Cost = None
     """Of an object that is hidden, -1 to 1; what the training has chosen if it is not given."""
-    output: Path | None = None
+    output: Folder = None
     """Folder for what comes out; runs/track/ and the video's name if it is not given."""
     resume: bool = False
     """Go on with a run that was stopped."""

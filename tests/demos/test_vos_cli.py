@@ -294,7 +294,32 @@ def test_eval_without_truth(davis: Path, checkpoint: Path, tmp_path: Path, capsy
         (["train", "--backbone", "vgg"], "invalid choice 'vgg' for argument '--backbone'"),
         (["train", "--proposals", "nowhere"], "nowhere is no folder"),
         (["train", "--tuning-clips", "-1"], "--tuning-clips: got -1, wanted 0 or more"),
-        (["eval", "nowhere", "--proposals", "noisy", "--features", "x"], "no such folder"),
+        (["train", "--data", "nowhere"], "--data: nowhere"),
+        (["train", "--output", __file__], "--output: "),
+        (
+            ["train", "--export", "runs/vos-train/layer.safetensors"],
+            "--export: runs/vos-train/layer.safetensors is the",
+        ),
+        (["eval", "nowhere", "--proposals", "noisy", "--features", "x"], "DATA: nowhere/JPEGImages: no such folder"),
+        (
+            ["eval", "nowhere", "--proposals", "noisy", "--split", "val", "--layout", "segtrack"],
+            "--split: got it with",
+        ),
+        (
+            ["eval", "nowhere", "--proposals", "noisy", "--matchings", "dmm", "dmm"],
+            "--matchings: got dmm dmm, wanted",
+        ),
+        (["eval", "nowhere", "--proposals", "noisy", "--matchings", "best"], "'--matchings'"),
+        (
+            ["eval", "nowhere", "--proposals", "noisy", "--unmatched-cost", "-1.5"],
+            "--unmatched-cost: got -1.5, wanted -1 to 1",
+        ),
+        (
+            ["eval", "nowhere", "--proposals", "noisy", "--finetune-lr", "nan"],
+            "--finetune-lr: got nan, wanted a positive",
+        ),
+        (["eval", "nowhere", "--proposals", "noisy", "--paste", "0"], "--paste: got 0, wanted 1 or more"),
+        (["eval", "nowhere"], "--proposals"),
         (["eval", "nowhere", "--proposals", "noisy", "--features", "x", "--seen", "x"], "wanted youtube-vos"),
     ],
 )
@@ -320,10 +345,48 @@ def test_eval_errors(davis: Path, checkpoint: Path, tmp_path: Path, capsys: pyte
         ([str(checkpoint), str(checkpoint)], "got two of one name"),
         ([str(checkpoint), "--clips", "gnu"], "--clips: got gnu, which"),
         ([str(checkpoint), "--top", "0"], "--top: got 0, wanted 1 or more"),
-        ([str(checkpoint), "--layout", "segtrack"], "no such folder"),
+        ([str(checkpoint), "--layout", "segtrack"], "DATA: "),
+        ([f"a/b={checkpoint}"], "wanted NAME=PATH with a name that a folder can have"),
+        ([str(checkpoint), "--cache", __file__], "--cache: "),
+        ([str(checkpoint), "--output", __file__], "--output: "),
+        ([str(checkpoint), "--proposals", __file__], "--proposals: "),
+        ([str(checkpoint), "--proposals", "maskrcnn", "--weights", "none.pt"], "--weights: no file none.pt"),
+        ([str(checkpoint), "--proposals", "maskrcnn", "--detector", "resnet101"], "--weights: torchvision has COCO"),
+        ([str(checkpoint), "--seen", "none.json", "--layout", "youtube-vos"], ": no such f"),
     ):
         assert main([*command, *more]) == 2
-        assert message in capsys.readouterr().err
+        assert message in (error := capsys.readouterr().err) and error.count("\n") == 1
+    (tmp_path / "out" / "dmm").mkdir(parents=True)
+    assert main([*command, str(checkpoint), "--output", str(tmp_path / "out")]) == 2
+    assert "dmm exists; pass --overwrite to replace it" in capsys.readouterr().err
+
+
+def test_features_in_a_folder_whose_name_has_an_equals_sign(davis: Path, checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "lr=0.1").symlink_to(checkpoint)
+    command = [
+        "eval",
+        str(davis),
+        "--proposals",
+        str(davis / "Proposals"),
+        "--clips",
+        "synthetic-5",
+        "--matchings",
+        "greedy",
+    ]
+    assert main([*command, "--features", str(tmp_path / "lr=0.1"), "--output", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "greedy" / "synthetic-5").is_dir()
+
+
+def test_a_clip_without_objects_is_left_out(davis: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for part in ("JPEGImages", "Annotations"):
+        (tmp_path / part).symlink_to(davis / part / "480p") if part == "JPEGImages" else (tmp_path / part).mkdir()
+    (tmp_path / "Annotations" / "synthetic-5").symlink_to(davis / "Annotations" / "480p" / "synthetic-5")
+    for t in range(5):
+        write_labels(tmp_path / "Annotations" / "synthetic-6" / f"{t:05d}.png", np.zeros((48, 64), np.uint8))
+    command = ["eval", str(tmp_path), "--resolution", "none", "--proposals", str(davis / "Proposals")]
+    assert main([*command, "--matchings", "greedy"]) == 0
+    text = capsys.readouterr().out
+    assert "synthetic-6: not tracked, as no frame has an object" in text and "\nsynthetic-5" in text
 
 
 def test_pictures(tmp_path: Path) -> None:

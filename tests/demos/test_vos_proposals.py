@@ -79,6 +79,9 @@ def test_coco_proposals(tmp_path: Path) -> None:
         ("{", "wanted a list of COCO results"),
         ('[{"score": 1}]', "each with an image_id"),
         ('[{"image_id": 0}]', "wanted a segmentation"),
+        ('[{"image_id": 0, "segmentation": {"size": 3, "counts": [1]}}]', "wanted a segmentation"),
+        ('[{"image_id": 0, "score": null}]', "wanted a number for every score"),
+        ('[{"image_id": 0, "score": "good"}]', "wanted a number for every score"),
         (json.dumps([{"image_id": 0, "segmentation": coco_of(np.ones((5, 5), bool))}]), "got a mask of 5 x 5"),
     ):
         path.write_text(text)
@@ -174,11 +177,11 @@ def test_mask_rcnn(tmp_path: Path) -> None:
     for name in ("other.safetensors", "other.pt"):
         with pytest.raises(ValueError, match="is not one of this network"):
             source._load(tmp_path / name)
-    with pytest.raises(ValueError, match="weights: no file"):
+    with pytest.raises(ValueError, match="--weights: no file"):
         MaskRCNNProposals(tmp_path / "none.pt", backbone="resnet18")
     with pytest.raises(ValueError, match="COCO weights for resnet50 alone"):
         MaskRCNNProposals(backbone="resnet101")
-    with pytest.raises(ValueError, match="backbone must be one of"):
+    with pytest.raises(ValueError, match="--detector: got vgg, wanted one of"):
         MaskRCNNProposals(backbone="vgg")
 
 

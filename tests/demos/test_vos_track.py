@@ -111,18 +111,25 @@ def test_a_run_that_was_stopped_goes_on_as_it_would_have(
     folder(tmp_path / "frames", frames=9)
     command = ["track", str(tmp_path / "frames"), "--masks", str(tmp_path / "first.png")]
     monkeypatch.setattr(module, "_EVERY", 3)
+    stop = "0007"
     assert main([*command, "--output", str(tmp_path / "whole")]) == 0
     kept = module.write_labels
 
     def stopped(path: Path, labels: np.ndarray, *, overwrite: bool) -> None:
-        if path.stem == "0007":
+        if path.stem == stop:
             raise KeyboardInterrupt
         kept(path, labels, overwrite=overwrite)
 
     monkeypatch.setattr(module, "write_labels", stopped)
     assert main([*command, "--output", str(tmp_path / "parts")]) == 130
     assert not (tmp_path / "parts" / "objects.csv").exists()
+    assert f"--resume --output {tmp_path / 'parts'} goes on" in capsys.readouterr().err
+    stop = "0001"  # before the first of the states that are written every few frames
+    assert main([*command, "--output", str(tmp_path / "early")]) == 130
     monkeypatch.setattr(module, "write_labels", kept)
+    assert main([*command, "--output", str(tmp_path / "early"), "--resume"]) == 0
+    assert "resuming at frame 1\n" in capsys.readouterr().out
+    assert (tmp_path / "early" / "objects.csv").read_bytes() == (tmp_path / "whole" / "objects.csv").read_bytes()
     first = tmp_path / "other.png"
     write_labels(first, np.where(scene(0)[1] == 1, 1, 0))
     resumed = ["--output", str(tmp_path / "parts"), "--resume"]
@@ -256,6 +263,8 @@ def test_a_box_without_surroundings_is_its_ellipse() -> None:
     frame, _ = scene(0)
     labels = masks_from_boxes(frame, [(0, 0, WIDTH, HEIGHT), (3, 4, 2, 2)])
     assert 0.7 < (labels > 0).mean() < 0.85 and (labels == 2).sum() == 4
+    with pytest.raises(ValueError, match="--box: got 3,4,2,2, which later boxes hide"):
+        masks_from_boxes(frame, [(3, 4, 2, 2), (0, 0, WIDTH, HEIGHT)])
 
 
 @pytest.mark.parametrize("mode", ["palette", "binary", "grey", "colours", "davis colours"])

@@ -436,7 +436,7 @@ def test_proposals_of_pasted_clips() -> None:
         (lambda: ModelConfig(lam=2), "--lam: got 2, wanted 0 to 1"),
         (lambda: ModelConfig(unmatched_cost=-3), "--unmatched-cost: got -3, wanted -1 to 1"),
         (lambda: ModelConfig(dimension=0), "--dimension: got 0, wanted 1 or more"),
-        (lambda: Matching("best", MODEL), "kind must be one of dmm"),
+        (lambda: Matching("best", MODEL), "kind must be one of greedy"),
         (lambda: Features(MODEL, weights="DEFAULT"), "the small backbone has none"),
         (lambda: TrainConfig(loss="both"), "--loss: got both, wanted one of pairs, layer"),
         (lambda: TrainConfig(matching="greedy"), "--matching: got greedy, wanted one of dmm, quadratic"),
