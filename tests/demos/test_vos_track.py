@@ -291,7 +291,7 @@ def test_first_masks(mode: str, tmp_path: Path) -> None:
         read_first_masks(path, (5, 6))
 
 
-def test_wrong_masks_and_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_masks_and_videos(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder(tmp_path / "frames", frames=2)
     write_labels(tmp_path / "none.png", np.zeros((HEIGHT, WIDTH), np.uint8))
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)).save(
@@ -310,15 +310,15 @@ def test_wrong_masks_and_videos(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ([str(tmp_path / "nowhere"), "--masks", first], "no such file or folder"),
     ):
         assert main(["track", *options, "--output", str(tmp_path / "out")]) == 2
-        assert message in capsys.readouterr().err
+        assert message in (error := capfd.readouterr().err) and error.count("\n") == 1
         assert not (tmp_path / "out").exists()
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "frames" / "0009.png")
     assert main(["track", frames, "--masks", first, "--output", str(tmp_path / "out")]) == 2
-    assert "got frame 0009 of 9 x 9, wanted that of the first, 64 x 96" in capsys.readouterr().err
-    capsys.readouterr()
+    assert "got frame 0009 of 9 x 9, wanted that of the first, 64 x 96" in capfd.readouterr().err
+    capfd.readouterr()
     for output, told in ((frames, "is the folder of the frames"), (first + "/below", "is a file, wanted a directory")):
         assert main(["track", frames, "--masks", first, "--output", output, "--overwrite"]) == 2
-        assert told in capsys.readouterr().err
+        assert told in capfd.readouterr().err
 
 
 def test_regions_and_the_follower() -> None:
