@@ -237,6 +237,8 @@ def test_eval_on_youtube_vos_and_segtrack(
     training.write_text(json.dumps({"videos": {"other": {"objects": {"1": {"category": "bee"}}}}}))
     assert main([*command, "--layout", "youtube-vos", "--seen", str(training)]) == 0
     assert "best proposal: G 1.000 (J seen 1.000, unseen 1.000; F seen 1.000, unseen 1.000)" in capsys.readouterr().out
+    assert main([*command, "--layout", "youtube-vos", "--seen", str(tmp_path / "none.json")]) == 2
+    assert f"--seen: {tmp_path / 'none.json'}: no such file" in capsys.readouterr().err
     training.write_text('{"videos": {}}')
     assert main([*command, "--layout", "youtube-vos", "--seen", str(training)]) == 2
     assert "names no categories" in capsys.readouterr().err
@@ -352,7 +354,6 @@ def test_eval_errors(davis: Path, checkpoint: Path, tmp_path: Path, capsys: pyte
         ([str(checkpoint), "--proposals", __file__], "--proposals: "),
         ([str(checkpoint), "--proposals", "maskrcnn", "--weights", "none.pt"], "--weights: no file none.pt"),
         ([str(checkpoint), "--proposals", "maskrcnn", "--detector", "resnet101"], "--weights: torchvision has COCO"),
-        ([str(checkpoint), "--seen", "none.json", "--layout", "youtube-vos"], ": no such f"),
     ):
         assert main([*command, *more]) == 2
         assert message in (error := capsys.readouterr().err) and error.count("\n") == 1
