@@ -160,7 +160,9 @@ def read_jointly(
     *,
     readings: int,
     paths: int,
+    margin: float = 0.0,
     seed: int = 0,
+    rules: inference.Rules | None = None,
     batch_size: int = 100,
 ) -> inference.Answers:
     """Read and complete boards of images by :func:`difflayers.inference.decode`.
@@ -179,8 +181,10 @@ def read_jointly(
         torch.cat(parts).double().clamp(min=1e-30).log(),
         torch.from_numpy(boards.puzzles != 0).to(net.device),
         limit=limit,
+        rules=rules,
         hypotheses=readings,
         paths=paths,
+        margin=margin,
         generator=torch.Generator().manual_seed(seed),
         progress=True,
     )
@@ -212,7 +216,9 @@ def evaluate_search(
     start = time.perf_counter()
     if roundings is None:
         assert paths is not None
-        most, method = paths, f"search, at most {paths} paths" + ("" if rules is None else f", {len(rules):,} rules")
+        most, method = paths, f"search, at most {paths} paths"
+        if rules is not None:
+            method += f", {len(rules):,} rules" + ("" if limit is not None else ", judged by these alone")
         found = search(net, boards.puzzles, limit, paths=paths, starts=starts, seed=seed, rules=rules)
     elif paths is None:
         most, method = roundings, f"at most {roundings} roundings, local search"
@@ -243,17 +249,29 @@ def evaluate_search(
 
 
 def evaluate_joint(
-    net: Net, boards: ImageBoards, limit: float | None, *, readings: int, paths: int, seed: int
+    net: Net,
+    boards: ImageBoards,
+    limit: float | None,
+    *,
+    readings: int,
+    paths: int,
+    margin: float,
+    seed: int,
+    rules: inference.Rules | None = None,
 ) -> tuple[Result, inference.Answers]:
     """Evaluate joint decoding of boards of images."""
     start = time.perf_counter()
-    found = read_jointly(net, boards, limit, readings=readings, paths=paths, seed=seed)
+    found = read_jointly(net, boards, limit, readings=readings, paths=paths, margin=margin, seed=seed, rules=rules)
     if found.interrupted:
         raise KeyboardInterrupt
     seconds = time.perf_counter() - start
     right = (to_boards(found.values) == boards.solutions).all(1)
     return {
-        "method": f"joint, at most {readings} readings, " + (f"{paths} paths each" if paths else "one pass each"),
+        "method": f"joint, at most {readings} readings, "
+        + (f"{paths} paths each" if paths else "one pass each")
+        + ("" if rules is None else f", {len(rules):,} rules")
+        + (f", margin {margin:g}" if margin else "")
+        + ("" if limit is not None or rules is None else ", judged by these alone"),
         **told(found, right),
         "mean readings a board": float(found.paths.double().mean()),
         "milliseconds a board": 1e3 * seconds / len(boards),

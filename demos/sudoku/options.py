@@ -6,6 +6,7 @@ be wrong without it, and only :meth:`Command.act` imports what does the work.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -185,11 +186,15 @@ class Evaluate(Command):
     rounding: Whole = None
     """Round one pass N times at most, and improve by local search; with --search: search if none is accepted."""
     solutions: File = None
-    """With --search: propagate the rules extracted from the layer and the solved boards of this puzzle,solution CSV."""
+    """With --search or --joint: propagate rules extracted from the layer and the solved boards of this puzzle,solution CSV."""
+    rules_alone: bool = False
+    """With --solutions: accept what breaks none of these rules, whatever its learnt objective."""
     joint: bool = False
     """For images: try readings, the most probable first, until a completion is accepted: in one pass, or by --search."""
     readings: int = 100
     """With --joint: most readings of a board."""
+    margin: float = 0.0
+    """With --joint: accept an answer only if no other reading, exp(-margin) times as probable or more, has one, too."""
     append: File = None
     """Append the result to this CSV as a row."""
     failures: File = None
@@ -209,8 +214,16 @@ class Evaluate(Command):
             raise ValueError("--data, --givens: got both, wanted one of the two")
         if self.rounding is not None and self.joint:
             raise ValueError("--rounding, --joint: got both, wanted one of the two")
-        if self.solutions is not None and (not self.search.search or self.joint or self.rounding is not None):
-            raise ValueError("--solutions: got it without --search alone, which propagates rules")
+        if self.solutions is not None and (self.rounding is not None or not (self.search.search or self.joint)):
+            raise ValueError(
+                "--solutions: got it with --rounding, or without --search or --joint, which propagate rules"
+            )
+        if self.rules_alone and self.solutions is None:
+            raise ValueError("--rules-alone: got it without --solutions, from which the rules are extracted")
+        if not 0 <= self.margin < math.inf:
+            raise ValueError(f"--margin: got {self.margin}, wanted a finite number of 0 or more")
+        if self.margin and not self.joint:
+            raise ValueError("--margin: got it without --joint, which compares readings")
         if self.failures is not None:
             check_output(self.failures, "--failures", overwrite=self.overwrite)
 

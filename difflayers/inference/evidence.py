@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from difflayers._checks import check_mask, check_size, check_tensor
+from difflayers._checks import check_mask, check_number, check_size, check_tensor
 from difflayers._progress import ProgressBar
 from difflayers.inference.domains import Domains
 from difflayers.inference.objective import (
@@ -34,14 +34,14 @@ from difflayers.inference.search import search
 from difflayers.nn import SATNet
 
 
-def likeliest(log_probabilities: list[list[float]]) -> Iterator[list[int]]:
+def likeliest(log_probabilities: list[list[float]]) -> Iterator[tuple[float, list[int]]]:
     """Joint values of independent variables, from the most probable to the least.
 
     Args:
         log_probabilities: for each variable those of its values; -inf for one that it cannot have.
 
     Yields:
-        One value for each variable.
+        By how much the log-probability falls behind the best one, and one value for each variable.
     """
     order = [
         sorted((a for a, p in enumerate(row) if p > -math.inf), key=lambda a: -row[a]) for row in log_probabilities
@@ -54,7 +54,7 @@ def likeliest(log_probabilities: list[list[float]]) -> Iterator[list[int]]:
     def values(ranks: dict[int, int]) -> list[int]:
         return [ranked[ranks.get(i, 0)] for i, ranked in enumerate(order)]
 
-    yield values({})
+    yield 0.0, values({})
     if not variables:
         return
     # A state is a choice of ranks for some variables, the last of them at place `last`. Its successors, none cheaper than
@@ -64,7 +64,7 @@ def likeliest(log_probabilities: list[list[float]]) -> Iterator[list[int]]:
     pushed = 0
     while heap:
         cost, _, last, ranks = heapq.heappop(heap)
-        yield values(ranks)
+        yield cost, values(ranks)
         variable = variables[last]
         rank, own = ranks[variable], costs[variable]
         successors = []
@@ -93,6 +93,7 @@ def decode(
     rules: Rules | None = None,
     hypotheses: int = 100,
     paths: int = 1,
+    margin: float = 0.0,
     batch_size: int = 200,
     generator: torch.Generator | None = None,
     progress: bool = False,
@@ -109,13 +110,18 @@ def decode(
         hypotheses: at most so many joint readings are tried for a problem.
         paths: decimations for each, as in `search`. 0: each is completed in one pass of the layer, which is many times faster,
             and enough where one pass solves most problems.
+        margin: an answer is accepted only if no other reading that is at least exp(-margin) times as probable has a completion
+            that the judge accepts, too. 0: the first one is taken. A margin guards against a wrong reading whose problem has
+            a solution, at the price of more hypotheses; `rules` refute most of them at once.
 
     Returns:
         `Answers`: the completion of the first hypothesis that is accepted, else that of the most probable one. `paths` are
-        hypotheses tried.
+        hypotheses tried. With a margin, an answer with a rival is not accepted, nor is one whose rivals `hypotheses` were too
+        few to rule out.
 
     Raises:
-        TypeError, ValueError: as `search`; NaN or +inf where a variable is observed; one that cannot have any value.
+        TypeError, ValueError: as `search`; NaN or +inf where a variable is observed; one that cannot have any value; a margin
+            below 0.
 
     Example:
         >>> import torch
@@ -131,6 +137,7 @@ def decode(
     check_size("hypotheses", hypotheses)
     check_size("paths", paths, least=0)
     check_size("batch_size", batch_size)
+    check_number("margin", margin)
     judge, judged = Judge(limit, rules), check_rules(rules, domains)
     propagator = None if judged is None else Propagator(judged)
     random = torch.Generator().manual_seed(draw_seed(generator))
@@ -139,22 +146,30 @@ def decode(
     with ProgressBar(progress, len(observed), "decoding", "problems") as bar:
         for part in torch.arange(len(observed)).split(batch_size):
             streams = {b: likeliest(log_probabilities[b, observed[b]].tolist()) for b in part.tolist()}
+            behind: dict[
+                int, float
+            ] = {}  # of problems with an answer: the log-probability that its reading is short of the best
             for attempt in range(hypotheses):
-                open_, values = [], []
-                for b, stream in streams.items():
-                    if (reading := next(stream, None)) is not None:
-                        row = torch.zeros(len(domains), dtype=torch.int64)
-                        row[observed[b]] = torch.tensor(reading, dtype=torch.int64)
-                        open_.append(b)
-                        values.append(row)
+                open_, values, losses = [], [], []
+                for b in list(streams):
+                    loss, reading = next(streams[b], (math.inf, None))
+                    if reading is None or loss > behind.get(b, math.inf) + margin:
+                        del streams[b]
+                        continue
+                    row = torch.zeros(len(domains), dtype=torch.int64)
+                    row[observed[b]] = torch.tensor(reading, dtype=torch.int64)
+                    open_.append(b)
+                    values.append(row)
+                    losses.append(loss)
                 if not open_:
                     break
-                index, tried = torch.tensor(open_), torch.stack(values)
+                index, tried, short = torch.tensor(open_), torch.stack(values), torch.tensor(losses).double()
                 answers.paths[index] += 1
                 if propagator is not None and attempt > 0:
                     probing = torch.ones(len(index), dtype=torch.bool)
                     refuted = propagator(propagator.known(tried, observed[index]), probing)[1]
-                    index, tried = index[~refuted], tried[~refuted]
+                    index, tried, short = index[~refuted], tried[~refuted], short[~refuted]
+                interrupted = False
                 if len(index):
                     if paths:
                         found = search(
@@ -172,15 +187,24 @@ def decode(
                         start = start_vectors(S, layer.k, seeds[attempt], 0)
                         found = _in_one_pass(S, domains, tried, observed[index], start, judge, judged)
                     answers.passes[index] += found.passes
-                    first = found.accepted | (answers.objective[index] == math.inf)
-                    answers.values[index[first]] = found.values[first]
-                    answers.objective[index[first]] = found.objective[first]
-                    answers.accepted[index] = found.accepted
-                    if found.interrupted:
-                        return replace(answers.to(S.device), interrupted=True).reshape(shape)
-                streams = {b: stream for b, stream in streams.items() if b in open_ and not answers.accepted[b]}
-                if not streams:
+                    rival = found.accepted & answers.accepted[index]
+                    answer = found.accepted & ~rival
+                    kept = answer | (answers.objective[index] == math.inf)
+                    answers.values[index[kept]] = found.values[kept]
+                    answers.objective[index[kept]] = found.objective[kept]
+                    answers.accepted[index[found.accepted]] = answer[found.accepted]
+                    behind |= dict(zip(index[answer].tolist(), short[answer].tolist(), strict=True))
+                    for b in index[rival].tolist():
+                        del streams[b]
+                    interrupted = found.interrupted
+                if margin == 0:
+                    streams = {b: stream for b, stream in streams.items() if b not in behind}
+                if interrupted or not streams:
                     break
+            doubtful = [b for b in streams if b in behind]  # whose rivals are not ruled out
+            answers.accepted[doubtful] = False
+            if interrupted:
+                return replace(answers.to(S.device), interrupted=True).reshape(shape)
             bar.update(len(part))
     return answers.to(S.device).reshape(shape)
 

@@ -553,6 +553,10 @@ def test_eval_refuses_what_does_not_fit(trained: Path, capsys: pytest.CaptureFix
         (["--search", "--paths", "0"], "--paths: got 0, wanted 1 or more"),
         (["--rounding", "0"], "--rounding: got 0, wanted 1 or more"),
         (["--rounding", "2", "--joint"], "--rounding, --joint: got both"),
+        (["--search", "--rules-alone"], "--rules-alone: got it without --solutions"),
+        (["--search", "--margin", "3"], "--margin: got it without --joint"),
+        (["--joint", "--margin", "-1"], "--margin: got -1.0, wanted a finite number of 0 or more"),
+        (["--joint", "--margin", "nan"], "--margin: got nan"),
     ):
         assert main(["eval", str(trained), "--givens", "8", "--count", "2", *options]) == 2
         assert message in capsys.readouterr().err
@@ -585,8 +589,10 @@ def test_search_with_extracted_rules(trained: Path, tmp_path: Path, capsys: pyte
         (row,) = csv.DictReader(file)
     assert re.fullmatch(r"search, at most 30 paths, \d+ rules", row["method"])
     assert float(row["boards wholly right"]) == 1 and row["accepted, and wrong"] == "0"
+    assert main([*options, "--search", "--rules-alone"]) == 0
+    assert re.search(r"search, at most 30 paths, \d+ rules, judged by these alone", capsys.readouterr().out)
     for wrong in ([], ["--search", "--rounding", "3"]):
-        assert "without --search alone" in fails([*options, *wrong], capsys)
+        assert "--solutions: got it with --rounding, or without" in fails([*options, *wrong], capsys)
 
 
 def test_solve_with_search(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -654,6 +660,10 @@ def test_images_from_training_to_joint_decoding(tmp_path: Path, capsys: pytest.C
     options = ["--joint", "--search", "--paths", "1", "--readings", "2", "--givens", "9", "--count", "4"]
     assert main(["eval", str(run), *options]) == 0
     assert "joint, at most 2 readings, 1 paths each" in capsys.readouterr().out
+    boards = tmp_path / "boards.csv"
+    write_csv(generate(2, 5, 200, seed=3), boards)
+    assert main(["eval", str(run), *options, "--solutions", str(boards), "--margin", "2.5"]) == 0
+    assert re.search(r"joint, at most 2 readings, 1 paths each, \d+ rules, margin 2.5", capsys.readouterr().out)
     assert main(["eval", str(run), "--search"]) == 2
     assert "--search: alone it solves puzzles of digits" in capsys.readouterr().err
     assert main(["eval", str(run), "--rounding", "2"]) == 2

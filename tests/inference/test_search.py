@@ -199,11 +199,12 @@ def test_hypotheses_come_likeliest_first_and_all_of_them() -> None:
     likeliest = importlib.import_module("difflayers.inference.evidence").likeliest
     logs = torch.rand(4, 3, generator=seeded(1), dtype=torch.float64).log()
     logs[0, 2] = logs[3, 0] = logs[3, 1] = -math.inf
-    found = [tuple(values) for values in likeliest(logs.tolist())]
+    losses, found = zip(*((loss, tuple(values)) for loss, values in likeliest(logs.tolist())), strict=True)
     assert len(found) == len(set(found)) == 2 * 3 * 3 * 1
     totals = [sum(float(logs[i, a]) for i, a in enumerate(values)) for values in found]
     assert totals == pytest.approx(sorted(totals, reverse=True))
-    assert list(likeliest([])) == [[]]
+    assert losses == pytest.approx([totals[0] - total for total in totals]) and losses[0] == 0
+    assert list(likeliest([])) == [(0.0, [])]
 
 
 @pytest.mark.parametrize("paths", [1, 0], ids=["search", "one pass"])
@@ -223,6 +224,34 @@ def test_misread_cells_are_corrected(judge: dict[str, Any], paths: int) -> None:
     assert (found.values == squares).all(1).double().mean() >= (0.9 if paths else 0.85) and found.paths.max() > 1
     alone = inference.decode(LAYER, LATIN, p[3].log(), observed[3], paths=paths, generator=seeded(), **judge)
     assert all(torch.equal(getattr(alone, name), getattr(found, name)[3]) for name in FIELDS)
+
+
+ALIKE = [[-1, 2], [-2, 3], [1, -3]]
+
+
+@pytest.mark.parametrize(
+    "judge",
+    [{"limit": 0.5}, {"rules": inference.Rules.from_clauses(Domains([2, 2, 2]), ALIKE)}],
+    ids=["limit", "rules"],
+)
+def test_an_answer_with_a_rival_within_the_margin_is_not_accepted(judge: dict[str, Any]) -> None:
+    domains, layer = Domains([2, 2, 2]), SATNet.from_clauses(ALIKE)
+    seen = torch.tensor([[0.7, 0.3], [0.5, 0.5], [0.5, 0.5]]).log()
+    observed = torch.tensor([True, False, False])
+
+    def decode(**options: Any) -> inference.Answers:
+        return inference.decode(layer, domains, seen, observed, generator=seeded(), **judge, **options)
+
+    assert decode().accepted and decode().paths == 1
+    surely = math.log(0.7 / 0.3)
+    near, far = decode(margin=1.01 * surely), decode(margin=0.99 * surely)
+    assert near.values.tolist() == far.values.tolist() == [0, 0, 0]
+    assert not near.accepted and near.paths == 2
+    assert far.accepted and far.paths == 1
+    assert not decode(margin=0.5, hypotheses=1).accepted, "nothing is known of rivals"
+    for wrong in (-0.1, math.nan, math.inf):
+        with pytest.raises(ValueError, match="margin must be finite and at least 0"):
+            decode(margin=wrong)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

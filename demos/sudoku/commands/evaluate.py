@@ -131,25 +131,36 @@ def by_inference(
     options: Evaluate, checkpoint: Checkpoint, net: Net, boards: Boards, seed: int
 ) -> tuple[Result, Answers]:
     """Evaluate --search, --rounding or --joint; return also what was found."""
-    if checkpoint.limit is None:
+    limit = None if options.rules_alone else checkpoint.limit
+    if limit is None and not options.rules_alone:
         print("the run set no limit of the learnt objective, so that nothing is accepted", flush=True)
     paths = options.search.paths if options.search.search else None
+    if options.joint and not isinstance(boards, ImageBoards):
+        raise ValueError("--joint: the network reads no images, wanted one that does, or --search alone")
+    rules = None
+    if options.solutions is not None:
+        rules = learn_rules(satnet_of(net), solved_boards(options.solutions, checkpoint))
     if options.joint:
-        if not isinstance(boards, ImageBoards):
-            raise ValueError("--joint: the network reads no images, wanted one that does, or --search alone")
-        return evaluate_joint(net, boards, checkpoint.limit, readings=options.readings, paths=paths or 0, seed=seed)
+        assert isinstance(boards, ImageBoards)
+        return evaluate_joint(
+            net,
+            boards,
+            limit,
+            readings=options.readings,
+            paths=paths or 0,
+            margin=options.margin,
+            seed=seed,
+            rules=rules,
+        )
     if checkpoint.config.images is not None:
         name, wanted = (
             ("--search: alone it", "--joint too") if options.rounding is None else ("--rounding: it", "--joint")
         )
         raise ValueError(f"{name} solves puzzles of digits, wanted {wanted} for a network that reads images")
-    rules = None
-    if options.solutions is not None:
-        rules = learn_rules(satnet_of(net), solved_boards(options.solutions, checkpoint))
     return evaluate_search(
         net,
         boards,
-        checkpoint.limit,
+        limit,
         rules=rules,
         roundings=options.rounding,
         paths=paths,
