@@ -302,7 +302,10 @@ def test_eval_without_truth(davis: Path, checkpoint: Path, tmp_path: Path, capsy
             ["train", "--export", "runs/vos-train/layer.safetensors"],
             "--export: runs/vos-train/layer.safetensors is the",
         ),
-        (["eval", "nowhere", "--proposals", "noisy", "--features", "x"], "DATA: nowhere/JPEGImages: no such folder"),
+        (
+            ["eval", "nowhere", "--proposals", "noisy", "--features", "x"],
+            "DATA: nowhere/JPEGImages/480p: no such folder",
+        ),
         (
             ["eval", "nowhere", "--proposals", "noisy", "--split", "val", "--layout", "segtrack"],
             "--split: got it with",
