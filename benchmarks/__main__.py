@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import io
 from pathlib import Path
 
 import torch
@@ -53,15 +54,22 @@ def _short(value: object) -> object:
 
 
 def _append(path: Path, rows: list[Row]) -> None:
-    """Add rows to a CSV file whose columns are those of its first row."""
+    """Add rows to a CSV file, with the columns of its rows and of these."""
     path.parent.mkdir(exist_ok=True)
-    is_new = not path.exists()
-    with path.open("a", newline="") as file:
-        about = machine()
-        writer = csv.DictWriter(file, [*about, *rows[0]], lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerows({**about, **{key: _short(value) for key, value in row.items()}} for row in rows)
+    before: list[Row] = []
+    if path.exists():
+        with path.open(newline="") as file:
+            before = list(csv.DictReader(file))
+    about = machine()
+    added = [{**about, **{key: _short(value) for key, value in row.items()}} for row in rows]
+    columns = list(dict.fromkeys(key for row in (*before, *added) for key in row))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([*before, *added])
+    whole = path.with_suffix(".part")
+    whole.write_text(text.getvalue(), newline="")
+    whole.replace(path)
 
 
 if __name__ == "__main__":

@@ -251,9 +251,15 @@ def matching_step() -> Table:
 
 
 def matching_growth() -> Table:
-    columns = {"problems": field("B", count), "size": size}
-    methods = {"DMM, ms a problem": "dmm 40, 5, 0.1 ms", "quadratic, ms a problem": "quadratic 0.05 ms"}
-    columns |= {head: field(name) for head, name in methods.items()}
+    columns = {
+        "problems": field("B", count),
+        "size": size,
+        "DMM, ms": field("dmm ms"),
+        "quadratic, ms": field("quadratic ms"),
+        "cvxpylayers, ratio": field("cvxpylayers ratio", lambda value: two_figures(value) if value else "-"),
+        "entropic, ms": field("entropic ms"),
+        "POT, ratio": field("pot ratio"),
+    }
     return benchmark_table(latest("matching-growth", "B", "n", "m"), columns)
 
 

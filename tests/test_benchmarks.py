@@ -1,11 +1,13 @@
 """The benchmarks compare like with like."""
 
+import csv
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 import torch
 
-from benchmarks.__main__ import main
+from benchmarks.__main__ import _append, main
 from benchmarks.gpu import cases as gpu_cases
 from benchmarks.matching.cases import _cvxpylayer, _learns, sinkhorn
 from benchmarks.matching.exact import lapx_batch, scipy_loop, torch_linear_assignment
@@ -113,3 +115,14 @@ def test_gpu_cases_work_on_the_instances_that_they_name(monkeypatch: pytest.Monk
     assert gpu_cases._step(small).abs().max() > 0
     cost = random_costs(3, 4, 6)
     assert gpu_cases._match(functional.quadratic_matching, cost, torch.randn_like(cost)).shape == cost.shape
+
+
+def test_results_are_added_to_those_of_other_columns(tmp_path: Path) -> None:
+    path = tmp_path / "case.csv"
+    _append(path, [{"n": 1, "a, ms": 0.5}, {"n": 2, "ratio": 1 / 3}])
+    _append(path, [{"n": 3, "b": 7.0}])
+    with path.open(newline="") as file:
+        first, second, third = csv.DictReader(file)
+    assert (first["n"], first["a, ms"], first["ratio"]) == ("1", "0.5", "")
+    assert (second["n"], second["ratio"], third["n"], third["b"]) == ("2", "0.3333", "3", "7")
+    assert first["date"] == third["date"] and [one.name for one in tmp_path.iterdir()] == ["case.csv"]

@@ -247,7 +247,9 @@ def acceptance_limit(
     Args:
         layer: a trained layer.
         domains: of its variables.
-        solutions: (count, v): those it was trained on, or others. Up to 2,000 are used.
+        solutions: (count, v). Up to 2,000 are used. Better ones than those it was trained on are others: a layer that has
+            learnt its few training solutions by heart gives unseen ones a higher objective, so that a limit set by the
+            former accepts none of the latter (`separates` is about the solutions that it was set by).
         given: (v,), bool: variables that are part of the question and are not spoilt.
         generator: where what is random is drawn from; torch's global one if None.
 
