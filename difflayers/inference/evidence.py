@@ -98,7 +98,7 @@ def decode(
     generator: torch.Generator | None = None,
     progress: bool = False,
 ) -> Answers:
-    """The assignments that both uncertain observations and the layer support, the likeliest first.
+    """Complete assignments from uncertain observations: try joint readings, the likeliest first, until one is accepted.
 
     Args:
         layer, domains, limit, batch_size, generator, progress: those of `search`.
