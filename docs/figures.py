@@ -120,6 +120,27 @@ def search_with_rules() -> Table:
     return _search([row for row in read(f"{ORIGINAL}/search.csv") if "rules" in row["method"]])
 
 
+def _accepted(path: str, *more: tuple[str, str]) -> Table:
+    """What was made of boards and accepted, with columns of the CSV under other heads."""
+    columns = {
+        "method": field("method", lambda value: value.replace("1 paths", "1 path")),
+        "wholly right": field("boards wholly right", share),
+        "accepted": field("answers accepted", share),
+        "wrong, accepted": field("accepted, and wrong", str),
+        **{head: field(name, milliseconds) for head, name in more},
+        "ms a board": field("milliseconds a board", milliseconds),
+    }
+    return benchmark_table(read(path), columns)
+
+
+def few_boards() -> Table:
+    return _accepted("demos/sudoku/results/few-boards/search-1000.csv", ("passes", "mean forward passes a board"))
+
+
+def joint() -> Table:
+    return _accepted("demos/sudoku/results/visual-9x9/joint-with-rules.csv", ("readings", "mean readings a board"))
+
+
 def exact() -> Table:
     columns = ["boards", "wholly right", "wrong", "proved the only answer", "ms a board"]
     return [
@@ -340,6 +361,8 @@ TABLES: dict[str, Callable[[], Table]] = {
     "alternatives": alternatives,
     "choice": choice,
     "exact": exact,
+    "few-boards": few_boards,
+    "joint": joint,
     "matching-choice": matching_choice,
     "matching-comparison": matching_comparison,
     "matching-entropic": matching_entropic,
