@@ -123,6 +123,7 @@ def search_with_rules() -> Table:
 def _accepted(path: str, *more: tuple[str, str]) -> Table:
     """What was made of boards and accepted, with columns of the CSV under other heads."""
     columns = {
+        "boards": field("boards", lambda value: value.replace(".csv.gz", "")),
         "method": field("method", lambda value: value.replace("1 paths", "1 path")),
         "wholly right": field("boards wholly right", share),
         "accepted": field("answers accepted", share),
