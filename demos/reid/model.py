@@ -170,9 +170,12 @@ def _pairs_loss(S: Tensor, truth: Tensor, net: Features) -> Tensor:
 def _structured(regularizer: Literal["quadratic", "entropic", "none"], margin: float = 0.0) -> Loss:
     """The Fenchel-Young loss of a matching layer: its gradient in S is X - X*, and X is not differentiated."""
 
+    gamma = 1.0 if regularizer == "quadratic" else None
+    epsilon = 1.0 if regularizer == "entropic" else None
+
     def loss(S: Tensor, problems: Problems, net: Features) -> Tensor:
         total = functional.matching_loss(
-            -S, problems.match, regularizer, gamma=1.0, epsilon=1.0, margin=margin, reduction="sum"
+            -S, problems.match, regularizer, gamma=gamma, epsilon=epsilon, margin=margin, reduction="sum"
         )
         return total / problems.match.numel()
 

@@ -255,7 +255,7 @@ def evaluate_joint(
     *,
     readings: int,
     paths: int,
-    margin: float,
+    margin: float = 0.0,
     seed: int,
     rules: inference.Rules | None = None,
 ) -> tuple[Result, inference.Answers]:

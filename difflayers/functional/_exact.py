@@ -8,7 +8,7 @@ from difflayers._checks import check_fits, check_number
 from difflayers._solution import table
 from difflayers.matching.exact.op import assign as _assign
 from difflayers.matching.exact.op import exact_certificate, matrix, solve
-from difflayers.matching.problems import Problems, check_multipliers, prepare
+from difflayers.matching.problems import Problems, check_multipliers, finite, largest, prepare
 
 Gradient = Literal["blackbox", "straight-through", "none"]
 
@@ -209,7 +209,7 @@ def solve_exact(
         An `ExactSolution`.
 
     Raises:
-        TypeError, ValueError: as `exact_matching` does; multipliers in `start` not finite, or those of columns negative.
+        TypeError, ValueError: as `exact_matching` does; multipliers in `start` not finite.
 
     Example:
         >>> import torch
@@ -244,6 +244,16 @@ def _columns(
     return problems, _assign(flat, problems.templates, problems.slack, "cost")
 
 
+def _prices(start: tuple[Tensor, Tensor], problems: Problems) -> Tensor:
+    """The multipliers of columns to start with, (B, m), in the range where those of a solution can be.
+
+    Any at least 0 lead to an optimum, but rounding errors are as large as the multipliers.
+    """
+    spread = 2 * largest(finite(problems.cost.detach()).abs().flatten(1)).double()
+    highest = problems.templates.shape[1] * spread
+    return check_multipliers(start, problems)[1].clamp(min=0).minimum(highest.unsqueeze(1))
+
+
 def _solve(
     cost: Tensor,
     template_mask: Tensor | None,
@@ -259,7 +269,7 @@ def _solve(
     check_exact_options(gradient, strength)
     problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
     check_fits("strength", strength, problems.cost.dtype)
-    prices = None if start is None else check_multipliers(start, problems)[1]
+    prices = None if start is None else _prices(start, problems)
     X, columns, alpha, beta, scans = solve(
         problems.cost, problems.templates, prices, problems.slack, centered, gradient, float(strength)
     )

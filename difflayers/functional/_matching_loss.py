@@ -26,8 +26,8 @@ def matching_loss(
     template_mask: Tensor | None = None,
     proposal_mask: Tensor | None = None,
     *,
-    gamma: float | Tensor = 0.05,
-    epsilon: float | Tensor = 0.05,
+    gamma: float | Tensor | None = None,
+    epsilon: float | Tensor | None = None,
     unmatched_cost: float | Tensor | None = None,
     unmatched_proposal_cost: float | Tensor | None = None,
     margin: float = 0.0,
@@ -61,8 +61,10 @@ def matching_loss(
         regularizer: which layer, see above.
         template_mask, proposal_mask, unmatched_cost: as for `exact_matching`. If a row of Y sums to less than 1, the
             rest stays unmatched. It counts in the loss and in the gradient of unmatched_cost.
-        gamma: of the quadratic layer, as for `quadratic_matching`. Differentiable.
-        epsilon: of the entropic layer, as for `entropic_matching`. Differentiable.
+        gamma: of the quadratic layer, as for `quadratic_matching`; 0.05 if None. Differentiable. With other layers it must be
+            None.
+        epsilon: of the entropic layer, as for `entropic_matching`; 0.05 if None. Differentiable. With other layers it must be
+            None.
         unmatched_proposal_cost: of the entropic layer, as for `entropic_matching`; with the others it must be None. If a
             column of Y sums to less than 1, the rest is the share of the proposal that stays unmatched.
         margin: :math:`\mu`, in units of the cost.
@@ -97,15 +99,21 @@ def matching_loss(
     for name, value, allowed in (("regularizer", regularizer, Regularizer), ("reduction", reduction, Reduction)):
         if value not in get_args(allowed):
             raise ValueError(f"{name} must be one of {', '.join(map(repr, get_args(allowed)))}; got {value!r}")
+    for name, option, owner in (
+        ("gamma", gamma, "quadratic"),
+        ("epsilon", epsilon, "entropic"),
+        ("unmatched_proposal_cost", unmatched_proposal_cost, "entropic"),
+    ):
+        if option is not None and regularizer != owner:
+            raise ValueError(
+                f"{name} must be None but with the regularizer {owner!r}, whose layer alone has one; got regularizer "
+                f"{regularizer!r}"
+            )
+    gamma, epsilon = (0.05 if weight is None else weight for weight in (gamma, epsilon))
     check_gamma(gamma)
     check_epsilon(epsilon)
     check_unmatched_cost(unmatched_proposal_cost, "unmatched_proposal_cost")
     check_number("margin", margin)
-    if unmatched_proposal_cost is not None and regularizer != "entropic":
-        raise ValueError(
-            "unmatched_proposal_cost must be None but with the regularizer 'entropic', whose layer alone has one; got "
-            f"regularizer {regularizer!r}"
-        )
     problems = prepare("cost", cost, template_mask, proposal_mask, unmatched_cost)
     check_fits("margin", margin, problems.cost.dtype)
     Y = _target(target, problems)
@@ -115,10 +123,10 @@ def matching_loss(
         C = problems.cost + margin * Y if margin else problems.cost
         X, weight = _match(problems, C, regularizer, gamma)
         losses = _FenchelYoung.apply(C, weight, X, Y, regularizer)
-    losses = problems.batched(losses).to(problems.dtype)
-    if reduction == "none":
-        return losses
-    return losses.sum() / max(losses.numel(), 1) if reduction == "mean" else losses.sum()
+    losses = problems.batched(losses)
+    if reduction != "none":  # before the dtype of the cost: float16 holds the mean where it does not hold the sum
+        losses = losses.sum() / (max(losses.numel(), 1) if reduction == "mean" else 1)
+    return losses.to(problems.dtype)
 
 
 def _target(target: Tensor, problems: Problems) -> Tensor:

@@ -146,9 +146,9 @@ def decode(
     with ProgressBar(progress, len(observed), "decoding", "problems") as bar:
         for part in torch.arange(len(observed)).split(batch_size):
             streams = {b: likeliest(log_probabilities[b, observed[b]].tolist()) for b in part.tolist()}
-            behind: dict[
-                int, float
-            ] = {}  # of problems with an answer: the log-probability that its reading is short of the best
+            # Of problems with an answer: by how much the log-probability of its reading is below that of the likeliest.
+            behind: dict[int, float] = {}
+            interrupted = False
             for attempt in range(hypotheses):
                 open_, values, losses = [], [], []
                 for b in list(streams):
@@ -169,7 +169,6 @@ def decode(
                     probing = torch.ones(len(index), dtype=torch.bool)
                     refuted = propagator(propagator.known(tried, observed[index]), probing)[1]
                     index, tried, short = index[~refuted], tried[~refuted], short[~refuted]
-                interrupted = False
                 if len(index):
                     if paths:
                         found = search(
@@ -201,7 +200,12 @@ def decode(
                     streams = {b: stream for b, stream in streams.items() if b not in behind}
                 if interrupted or not streams:
                     break
-            doubtful = [b for b in streams if b in behind]  # whose rivals are not ruled out
+            # Rivals are ruled out unless the next reading may be one.
+            doubtful = [
+                b
+                for b, stream in streams.items()
+                if b in behind and (interrupted or next(stream, (math.inf, None))[0] <= behind[b] + margin)
+            ]
             answers.accepted[doubtful] = False
             if interrupted:
                 return replace(answers.to(S.device), interrupted=True).reshape(shape)

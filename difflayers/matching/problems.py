@@ -179,8 +179,11 @@ def check_problems(name: str, cost: Tensor, templates: Tensor, slack: bool) -> N
 
 def check_multipliers(start: tuple[Tensor, Tensor], problems: Problems) -> tuple[Tensor, Tensor]:
     """A `start` as multipliers of rows (B, n) and of columns (B, m), in float64; raise if it does not fit."""
-    if not isinstance(start, tuple) or len(start) != 2:
-        raise TypeError(f"start must be a pair (row_multipliers, column_multipliers); got {type(start).__name__}")
+    if type(start) is not tuple or len(start) != 2:
+        got = f"a tuple of {len(start)}" if type(start) is tuple else type(start).__name__
+        raise TypeError(
+            f"start must be a pair (row_multipliers, column_multipliers), as a solution's `multipliers` is; got {got}"
+        )
     *batch, n, m = problems.shape
     known = []
     for name, tensor, wanted in (("start[0]", start[0], (*batch, n)), ("start[1]", start[1], (*batch, m))):
@@ -190,7 +193,8 @@ def check_multipliers(start: tuple[Tensor, Tensor], problems: Problems) -> tuple
             whole = tensor.detach().double().broadcast_to(wanted)
         except RuntimeError:
             raise ValueError(f"{name} must have shape {wanted} or broadcast to it; got {tuple(tensor.shape)}") from None
-        if holds_values(tensor) and not torch.compiler.is_compiling() and not bool(tensor.isfinite().all()):
+        hidden = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        if holds_values(tensor) and not hidden and not bool(tensor.isfinite().all()):
             raise ValueError(f"{name} must be finite; got {tensor[~tensor.isfinite()][0].item()}")
         known.append(whole.reshape(problems.cost.shape[0], wanted[-1]))
     return known[0], known[1]

@@ -35,14 +35,17 @@ def _check(Y: Tensor, rows: Tensor, columns: Tensor, cost: Tensor, templates: Te
     if not bool((Y >= 0).all()):  # NaN, too
         raise ValueError(f"target must be at least 0; got {float(Y[~(Y >= 0)][0])}")
     if bool((columns > 1 + _TOLERANCE).any()):
+        where = _first(columns > 1 + _TOLERANCE)
         raise ValueError(
-            f"target must give each proposal to one template at most; got a column sum {float(columns.max()):g}"
+            f"target must give each proposal to one template at most; got {float(columns[where]):g} for {where} of the "
+            "flattened batch (problem, proposal)"
         )
     wrong = (rows > 1 + _TOLERANCE) if slack else (rows - 1).abs() > _TOLERANCE
     if bool((wrong & templates).any()):
+        wanted = " at most" if slack else "; only with unmatched_cost may one have none (index -1)"
         raise ValueError(
-            f"target must give each template one proposal{' at most' if slack else ', without unmatched_cost'}; got a row "
-            f"sum {float(rows[wrong & templates][0]):g}"
+            f"target must give each template one proposal{wanted}; got {float(rows[wrong & templates][0]):g} for "
+            f"{_first(wrong & templates)} of the flattened batch (problem, template)"
         )
     if bool(((Y > 0) & (cost == torch.inf)).any()):
         b, i, j = ((Y > 0) & (cost == torch.inf)).nonzero()[0].tolist()
@@ -50,6 +53,11 @@ def _check(Y: Tensor, rows: Tensor, columns: Tensor, cost: Tensor, templates: Te
             f"target must not have pairs that the cost forbids or proposal_mask leaves out; got ({b}, {i}, {j}) of the "
             "flattened batch (problem, template, proposal)"
         )
+
+
+def _first(wrong: Tensor) -> tuple[int, ...]:
+    """The place of the first True."""
+    return tuple(wrong.nonzero()[0].tolist())
 
 
 def _fake(target: Tensor, cost: Tensor, templates: Tensor, slack: bool) -> Tensor:

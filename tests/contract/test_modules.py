@@ -228,8 +228,17 @@ def test_starts_of_matchings(name: str) -> None:
     ]:
         with pytest.raises(ValueError, match=words):
             solve(cost, start=wrong)
-    for got in (columns, (rows,), cold, [rows, columns]):
-        with pytest.raises(TypeError, match=r"^start must be a pair \(row_multipliers, column_multipliers\); got "):
+    mapped = torch.vmap(lambda cost, rows, columns: solve(cost, start=(rows, columns)).value)(cost, rows, columns)
+    assert_close(mapped, cold.value, rtol=0, atol=1e-7)
+    for got, said in (
+        (columns, "Tensor"),
+        ((rows,), "a tuple of 1"),
+        (cold, "[A-Z][a-z]*Solution"),
+        ([rows, columns], "list"),
+    ):
+        with pytest.raises(
+            TypeError, match=rf"^start must be a pair \(row_multipliers, column_multipliers\), as .*; got {said}$"
+        ):
             solve(cost, start=got)
     with pytest.raises(TypeError, match=r"^start\[1\] must be a tensor; got list"):
         solve(cost, start=(rows, columns.tolist()))

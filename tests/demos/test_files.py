@@ -154,7 +154,7 @@ def test_checkpoints_of_something_else_are_one_line_that_names_the_file(
     from demos.clauses.__main__ import main as clauses
     from demos.sudoku.checkpoint import _FORMAT as SUDOKU
     from demos.tables.model import CHECKPOINT, FORMAT
-    from demos.vos.train import _FORMAT as VOS
+    from demos.vos.checkpoint import FORMAT as VOS
 
     path = tmp_path / CHECKPOINT
     own = {"tables": FORMAT, "vos": VOS}.get(demo, SUDOKU)

@@ -248,7 +248,13 @@ def test_an_answer_with_a_rival_within_the_margin_is_not_accepted(judge: dict[st
     assert near.values.tolist() == far.values.tolist() == [0, 0, 0]
     assert not near.accepted and near.paths == 2
     assert far.accepted and far.paths == 1
-    assert not decode(margin=0.5, hypotheses=1).accepted, "nothing is known of rivals"
+    assert not decode(margin=1.01 * surely, hypotheses=1).accepted, "the rival may have an answer, too"
+    assert decode(margin=0.99 * surely, hypotheses=1).accepted, "no other reading is as probable"
+    assert decode(margin=1.01 * surely, hypotheses=2).paths == 2
+    alone = inference.decode(layer, domains, seen, ~observed, generator=seeded(), margin=5.0, hypotheses=1, **judge)
+    assert alone.paths == 1
+    none = inference.decode(layer, domains, seen.expand(0, 3, 2), observed.expand(0, 3), margin=1.0, **judge)
+    assert none.values.shape == (0, 3) and none.accepted.shape == (0,)
     for wrong in (-0.1, math.nan, math.inf):
         with pytest.raises(ValueError, match="margin must be finite and at least 0"):
             decode(margin=wrong)

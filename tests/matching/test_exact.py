@@ -278,9 +278,15 @@ def test_a_start_of_no_use_does_no_harm() -> None:
         assert_close(check_certificate(p, *got[:3], 1e-9), torch.tensor([optimum(p, b) for b in range(50)]).double())
 
 
-def test_prices_below_zero_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="start must hold multipliers of columns that are finite and at least 0"):
-        functional.solve_exact(torch.rand(2, 3, 4), start=(torch.zeros(3), torch.tensor([0.0, 0.0, -0.1, 0.0])))
+@pytest.mark.parametrize("scale", [-1.0, 1e9, 1e13, 1e16, 1e300])
+def test_whatever_the_start_the_assignment_is_optimal(scale: float) -> None:
+    """Prices of other units, or of a frame with other costs: their rounding errors must not be those of the solution."""
+    cost, prices = torch.rand(20, 12, 12, dtype=torch.float64), scale * torch.rand(20, 12, dtype=torch.float64)
+    want = functional.solve_exact(cost)
+    found = functional.solve_exact(cost, start=(torch.zeros(12), prices))
+    assert torch.equal(found.value, want.value) and found.converged.all()
+    within = functional.solve_exact(cost, unmatched_cost=0.2, start=(torch.zeros(12), prices))
+    assert torch.equal(within.value, functional.solve_exact(cost, unmatched_cost=0.2).value) and within.converged.all()
 
 
 def test_blackbox_gradient_is_the_interpolation() -> None:

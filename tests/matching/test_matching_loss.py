@@ -23,6 +23,13 @@ MATCHES: dict[str, Callable[..., Tensor]] = {
     "none": lambda cost, weight, **options: functional.hungarian(cost, **options),
 }
 loss = functional.matching_loss
+
+
+def weigh(regularizer: str, weight: float | Tensor) -> dict[str, Any]:
+    """The option of the layer that has a weight."""
+    return {"quadratic": {"gamma": weight}, "entropic": {"epsilon": weight}, "none": {}}[regularizer]
+
+
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # torch's own, when it first loads its rules
 
 
@@ -76,7 +83,7 @@ def test_gradient_is_the_target_less_the_match(regularizer: Any, slack: bool, ma
         options["unmatched_cost"].requires_grad_()
     cost.requires_grad_()
     Y = torch.nn.functional.one_hot(target + 1, 7)[..., 1:].double()
-    values = loss(cost, target, regularizer, gamma=0.3, epsilon=0.3, margin=margin, reduction="none", **options)
+    values = loss(cost, target, regularizer, **weigh(regularizer, 0.3), margin=margin, reduction="none", **options)
     values.sum().backward()
     moved = cost.detach() + margin * Y
     with torch.no_grad():
@@ -97,10 +104,10 @@ def test_gradients_are_those_of_the_value(regularizer: Any, slack: bool) -> None
 
     def value(entries: Tensor, weight: Tensor, own: Tensor | None) -> Tensor:
         C = torch.full_like(cost, INF).masked_scatter(allowed, entries)
-        given = {"gamma": weight, "epsilon": weight, "unmatched_cost": own, "reduction": "none", "margin": 0.1}
+        given = {**weigh(regularizer, weight), "unmatched_cost": own, "reduction": "none", "margin": 0.1}
         return loss(C, target, regularizer, **given, **options)
 
-    weights = torch.linspace(0.3, 0.5, 8, dtype=torch.float64, requires_grad=True)
+    weights = torch.linspace(0.3, 0.5, 8, dtype=torch.float64, requires_grad=regularizer != "none")
     inputs = (cost[allowed].requires_grad_(), weights, own.requires_grad_() if own is not None else None)
     assert gradcheck(value, inputs, eps=1e-7, atol=1e-5, check_forward_ad=True)
     if regularizer != "none":
@@ -156,9 +163,9 @@ def test_entropic_value_is_that_of_a_convex_solver(slack: float | None, births: 
 def test_zero_where_the_match_is_the_target_and_only_there(regularizer: Any) -> None:
     cost = torch.rand(50, 4, 6, dtype=torch.float64)
     X = MATCHES[regularizer](cost, 0.2)
-    assert loss(cost, X, regularizer, gamma=0.2, epsilon=0.2, reduction="none").max() < 1e-8
+    assert loss(cost, X, regularizer, **weigh(regularizer, 0.2), reduction="none").max() < 1e-8
     other = X.roll(1, -1)
-    assert (loss(cost, other, regularizer, gamma=0.2, epsilon=0.2, reduction="none") > 1e-3).all()
+    assert (loss(cost, other, regularizer, **weigh(regularizer, 0.2), reduction="none") > 1e-3).all()
 
 
 def test_loss_is_convex() -> None:
@@ -213,9 +220,9 @@ def test_what_is_refused_by_name() -> None:
     for bad, words in [
         (good + 2, "target must hold indices below 4, or -1; got 4"),
         (good - 2, "target must hold indices below 4, or -1; got -2"),
-        (good - 1, "target must give each template one proposal, without unmatched_cost; got a row sum 0"),
-        (good * 0, "target must give each proposal to one template at most; got a column sum 3"),
-        (2 * eye, "column sum 2"),
+        (good - 1, r"target must give each template one proposal; only with .* \(index -1\); got 0 for \(0, 0\)"),
+        (good * 0, r"target must give each proposal to one template at most; got 3 for \(0, 0\) of the flattened"),
+        (2 * eye, "one template at most; got 2 for"),
         (-eye, "target must be at least 0; got -1"),
         (eye * math.nan, "target must be at least 0; got nan"),
         (good[:1], r"target must have the shape of the cost, \(2, 3, 4\), or be int64 indices \(2, 3\)"),
@@ -254,6 +261,21 @@ def test_scores_are_learnt_from_matches(regularizer: Any, margin: float) -> None
     adam = torch.optim.Adam([w], lr=0.05)
     for _ in range(60):
         adam.zero_grad()
-        loss(x[:100] @ w, target[:100], regularizer, gamma=1.0, epsilon=1.0, margin=margin).backward()
+        loss(x[:100] @ w, target[:100], regularizer, **weigh(regularizer, 1.0), margin=margin).backward()
         adam.step()
     assert (functional.assign(x[100:] @ w.detach()) == target[100:]).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("regularizer", ["quadratic", "entropic", "none"])
+def test_the_mean_of_float16_costs_is_theirs_even_if_the_sum_does_not_fit(regularizer: Any) -> None:
+    cost = torch.tensor([[100.0, 0.0], [0.0, 100.0]], dtype=torch.float16).expand(400, 2, 2)
+    loss = functional.matching_loss(cost, torch.tensor([0, 1]).expand(400, 2), regularizer)
+    assert loss.dtype == torch.float16 and loss.item() == pytest.approx(200, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("regularizer", "option"), [("entropic", "gamma"), ("quadratic", "epsilon"), ("none", "gamma")]
+)
+def test_options_of_another_layer_are_refused(regularizer: Any, option: str) -> None:
+    with pytest.raises(ValueError, match=f"^{option} must be None but with the regularizer"):
+        functional.matching_loss(torch.rand(2, 3), torch.tensor([0, 1]), regularizer, **{option: 0.05})  # type: ignore[arg-type]
