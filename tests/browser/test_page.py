@@ -29,7 +29,12 @@ def shot(page: Any, name: str) -> None:
 
 
 def tab(page: Any, name: str) -> None:
-    page.get_by_role("tab", name=name, exact=True).click()
+    page.wait_for_timeout(1000)  # in a narrow window, tabs that do not fit move into a menu
+    shown = page.get_by_role("tab", name=name, exact=True)
+    if not shown.is_visible():
+        page.locator(".overflow-menu:not(.hide) > button").click()
+        shown = page.locator(".overflow-dropdown").get_by_text(name, exact=True).locator("visible=true")
+    shown.click()
 
 
 def button(page: Any, name: str) -> None:
