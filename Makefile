@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUILD := pyproject.toml setup.cfg difflayers/__init__.py
 
-.PHONY: help demo demo-vos test test-slow test-gpu test-browser lint bench bench-gpu docs release-check clean
+.PHONY: help demo demo-vos test test-slow test-gpu test-browser test-compat lint bench bench-gpu docs release-check clean
 
 help:
 	@echo "make demo       train a 4x4 Sudoku solver from nothing, in about a minute"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-slow  the long tests"
 	@echo "make test-gpu   the tests that need a CUDA device"
 	@echo "make test-browser  the tests of the page of demos.web, in Chromium"
+	@echo "make test-compat   the tests of the layers with the oldest supported torch, numba, numpy and scipy"
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      the benchmarks; results go to benchmarks/results"
 	@echo "make bench-gpu  those that need a CUDA device"
@@ -37,6 +38,10 @@ test-gpu: $(VENV)/.test
 test-browser: $(VENV)/.browser
 	$(BIN)/python -m pytest -m browser tests/browser
 
+test-compat: $(VENV)-oldest/.installed
+	$(VENV)-oldest/bin/python -m pytest -n auto --dist worksteal tests/contract tests/inference tests/matching tests/maxsat \
+		tests/metrics tests/satnet
+
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -55,7 +60,7 @@ release-check: $(VENV)/.release
 	$(BIN)/python tests/release_check.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info docs/_build
+	rm -rf $(VENV) $(VENV)-oldest build dist *.egg-info docs/_build
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
@@ -69,4 +74,10 @@ $(VENV)/.release: | $(BIN)/python
 # One stamp for each extra; installing an extra again after pyproject.toml changed is quick.
 $(VENV)/.%: $(BUILD) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	touch $@
+
+$(VENV)-oldest/.installed: $(BUILD) tests/oldest.txt
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check --constraint tests/oldest.txt \
+		--editable . hypothesis pytest pytest-xdist
 	touch $@
