@@ -11,7 +11,7 @@ _TOLERANCE = 1e-4  # on the sums of rows and columns: a target may be a result i
 
 def _matching_target(target: Tensor, cost: Tensor, templates: Tensor, slack: bool) -> Tensor:
     """target (B, n, m), or indices (B, n), as a matrix like the cost (B, n, m, with `slack` one more)."""
-    m = cost.shape[-1] - slack
+    m = cost.shape[-1] - int(slack)
     Y = _one_hot(target, templates, m, cost.dtype) if target.ndim == 2 else target.to(cost.dtype)
     Y = torch.where(templates.unsqueeze(-1), Y, 0).contiguous()
     rows, columns = Y.sum(-1), Y.sum(-2)

@@ -23,7 +23,7 @@ def _fake_exact(
     cost: Tensor, templates: Tensor, prices: Tensor | None, slack: bool, centered: bool, name: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     B, n, width = cost.shape
-    alpha, beta = (cost.new_empty(B, size, dtype=torch.float64) for size in (n, width - slack))
+    alpha, beta = (cost.new_empty(B, size, dtype=torch.float64) for size in (n, width - int(slack)))
     return cost.new_empty(B, n, dtype=torch.int64), alpha, beta, cost.new_empty(B, dtype=torch.int64)
 
 
