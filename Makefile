@@ -80,5 +80,5 @@ $(VENV)/.%: $(BUILD) | $(BIN)/python
 $(VENV)-oldest/.installed: $(BUILD) tests/oldest.txt
 	$(PYTHON) -m venv $(VENV)-oldest
 	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check --constraint tests/oldest.txt \
-		--editable '.[maxsat,verify]' hypothesis pytest pytest-xdist
+		--editable '.[maxsat,verify]' hypothesis 'pot>=0.9.5' pytest pytest-xdist
 	touch $@

@@ -63,8 +63,9 @@ def relax(instance: Instance, weights: np.ndarray) -> Relaxation:
     truth = -(S @ scale)
     is_short = lengths <= LONG
     short = S[:, is_short]
-    pairs = sparse.csr_array(short @ short.T)
-    pairs.setdiag(0)
+    product = sparse.coo_array(short @ short.T)
+    off = product.row != product.col
+    pairs = sparse.csr_array((product.data[off], (product.row[off], product.col[off])), shape=product.shape)
     pairs.eliminate_zeros()
     pairs.sort_indices()
     long = sparse.csr_array(S[:, ~is_short])
