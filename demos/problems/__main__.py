@@ -54,6 +54,12 @@ def right(kind: Kind, values: Tensor, truth: Tensor, given: Tensor) -> float:
     return float((kind.valid(values) & ((values == truth) | ~given).all(1)).double().mean())
 
 
+def unseen(drawn: Tensor, seen: Tensor) -> Tensor:
+    """Those of the solutions (count, v) that are not among the others."""
+    known = set(map(tuple, seen.tolist()))
+    return drawn[[i for i, row in enumerate(drawn.tolist()) if tuple(row) not in known]]
+
+
 def answers(learnt: Run, values: Tensor, given: Tensor, options: Options) -> tuple[Tensor, Answers, Tensor]:
     """One pass, search, and the SAT solver's answers."""
     once = torch.where(given, values, scores(learnt, values, given).argmax(-1))
@@ -66,10 +72,10 @@ def study(name: Name, options: Options) -> dict[str, object]:
     kind = KINDS[name]()
     generator = torch.Generator().manual_seed(options.seed)
     boards = kind.boards if options.boards is None else options.boards
-    drawn = kind.draw(boards + options.test, generator)
-    seen, kept = drawn[:boards], drawn[boards:]
+    seen = kind.draw(boards, generator)
+    kept = unseen(kind.draw(boards + options.test, generator), seen)[: options.test]
     if not len(kept):
-        raise ValueError(f"--boards: got {boards}, but there are only {len(drawn)} solutions of {name}")
+        raise ValueError(f"--boards: got {boards}, but there are only {len(seen)} solutions of {name}")
     training = Training(
         epochs=kind.epochs if options.epochs is None else options.epochs,
         m=kind.m,

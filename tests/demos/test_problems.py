@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from demos.problems.__main__ import main, right
+from demos.problems.__main__ import Options, main, right, study, unseen
 from demos.problems.kinds import COVER, EARLY, KINDS, LATE, NIGHT, Kind, futoshiki, latin, roster
 
 
@@ -83,6 +83,28 @@ def test_the_table_of_a_small_kind_and_going_on(
     assert main(command) == 0  # nothing is repeated
     assert (tmp_path / "latin" / "checkpoint.safetensors").stat().st_mtime_ns == before
     assert "kind latin" in capsys.readouterr().out
+
+
+def test_how_many_are_tested_does_not_change_what_is_learnt_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt_from = []
+
+    def learn(domains: object, seen: torch.Tensor, *rest: object, **named: object) -> None:
+        learnt_from.append(seen)
+        raise InterruptedError
+
+    monkeypatch.setattr("demos.problems.__main__.learn", learn)
+    for name in KINDS:
+        for test in (1, 7):
+            with pytest.raises(InterruptedError):
+                study(name, Options(output=tmp_path, boards=20, test=test))  # type: ignore[arg-type]
+        assert torch.equal(*learnt_from[-2:])
+
+
+def test_problems_to_test_on_are_not_learnt_from() -> None:
+    drawn = KINDS["queens"]().draw(92, torch.Generator().manual_seed(0))
+    assert torch.equal(unseen(drawn, drawn[:60]), drawn[60:])
 
 
 def test_bad_options_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
