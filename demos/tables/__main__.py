@@ -21,7 +21,7 @@ import tyro
 from demos.command import check_counts, check_seeds, run
 from demos.devices import checked_device
 from demos.files import check_output, make_folder, write_atomically
-from demos.tables.model import Training, fill, load, train
+from demos.tables.model import Training, fill, load, train, without_weaker
 from demos.tables.table import domains_of, encode, read, write
 
 
@@ -128,8 +128,9 @@ def act(command: Train | Complete | Check | ListRules) -> int:
         rows = read(command.file)
         broken = learnt.rules.violations(*encode(rows, learnt.domains))
         for line, row in zip(rows.lines, broken, strict=True):
-            for r in row.nonzero()[:, 0].tolist():
-                print(f"line {line}: {learnt.rules.describe(learnt.rules[r])}")
+            violated = [learnt.rules[r] for r in row.nonzero()[:, 0].tolist()]
+            for rule in without_weaker(violated, learnt.domains):
+                print(f"line {line}: {learnt.rules.describe(rule)}")
         print(f"{int(broken.any(1).sum()):,} of {len(rows.cells):,} rows break a learnt rule")
         return int(broken.any())
     if command.cnf is not None:

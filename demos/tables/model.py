@@ -214,6 +214,24 @@ def fill(
     return found
 
 
+def without_weaker(rules: list[Rule], domains: Domains) -> list[Rule]:
+    """The rules without those that follow from a single other one, as "not blue" does from "green"."""
+    makes_true = [frozenset().union(*(_values_of(domains, literal) for literal in rule.clause)) for rule in rules]
+    return [
+        rule
+        for i, (rule, values) in enumerate(zip(rules, makes_true, strict=True))
+        if not any(other < values or (other == values and j < i) for j, other in enumerate(makes_true))
+    ]
+
+
+def _values_of(domains: Domains, literal: int) -> frozenset[tuple[int, int]]:
+    """Which values of which variable, (variable, value), make a literal true."""
+    variable, value = (domains.literals.abs() == abs(literal)).nonzero()[-1].tolist()
+    others = [a for a in range(domains.sizes[variable]) if a != value]
+    positive = (literal > 0) == bool(domains.literals[variable, value] > 0)
+    return frozenset((variable, a) for a in ([value] if positive else others))
+
+
 @torch.no_grad()
 def scores(learnt: Run, values: Tensor, given: Tensor) -> Tensor:
     """log-probabilities (count, columns, largest) of the values, each column by itself, as one pass of the layer sees them."""

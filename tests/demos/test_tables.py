@@ -12,10 +12,11 @@ import torch
 from demos.schedule import set_cosine_rate
 from demos.tables.__main__ import main
 from demos.tables.judges import RELATED, Projections, dependence
-from demos.tables.model import fill, load, scores
+from demos.tables.model import fill, load, scores, without_weaker
 from demos.tables.study import main as study
 from demos.tables.table import domains_of, encode, read
-from difflayers.inference import Answers, search
+from difflayers import Domains
+from difflayers.inference import Answers, Rule, search
 
 SMALL = ["--epochs", "2", "--m", "20", "--aux", "4"]
 
@@ -90,6 +91,24 @@ def test_check_says_which_rows_break_which_rules(
     assert lines[-1] == "1 of 6 rows break a learnt rule" and all(line.startswith("line 7: ") for line in lines[:-1])
     assert any("gears = automatic" in line and "model" in line for line in lines)
     assert main(["check", str(trained), str(write(tmp_path / "fine.csv", rows(5, seed=3)))]) == 0
+
+
+def test_check_leaves_out_what_follows_from_a_rule_that_it_names(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write(tmp_path / "rows.csv", [["electric", "manual", "plus", "red"]])
+    assert main(["check", str(trained), str(table)]) == 1
+    *lines, _ = capsys.readouterr().out.splitlines()
+    assert lines == ["line 2: if engine = electric then gears = none"]
+
+
+def test_rules_that_follow_from_another_are_weaker() -> None:
+    domains = Domains([2, 3, 3])  # bits: 1; 2, 3, 4; 5, 6, 7
+    strong, weak, weakest, equal, apart = [Rule(c) for c in [(-1, 2), (-1, -3), (-1, -3, 5), (-1, 2, 2), (-4, 6)]]
+    assert without_weaker([weakest, weak, strong, equal, apart], domains) == [strong, apart]
+    assert without_weaker([weak, apart], domains) == [weak, apart]
+    assert without_weaker([Rule((1, -2)), Rule((1, 3, 4))], domains) == [Rule((1, -2))]  # the same, said twice
+    assert without_weaker([Rule((-1,)), Rule((1,))], domains) == [Rule((-1,)), Rule((1,))]
 
 
 def test_rules_as_dimacs(trained: Path, tmp_path: Path) -> None:
