@@ -30,6 +30,9 @@ os.environ.update({"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"})
 default_role = "py:obj"
 html_theme = "furo"
 html_title = "difflayers"
+html_static_path = ["_static"]
+html_css_files = ["style.css"]
+highlight_language = "none"  # a block without a language is a command, or what one prints
 exclude_patterns = ["_build"]
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
