@@ -49,7 +49,7 @@ def read_checkpoint(
 ) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Return the metadata and the tensors of a file whose metadata names the format ``wanted``.
 
-    Raises ``ValueError`` as :func:`read_safetensors`, and where the file has another format (``wrong`` follows the one that is
+    Raises ``ValueError`` as `read_safetensors`, and where the file has another format (``wrong`` follows the one that is
     wanted).
     """
     metadata, tensors = read_safetensors(path, argument=argument, missing=missing)

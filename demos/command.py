@@ -98,24 +98,17 @@ def run(
     start: Any = None,
     command: str | None = None,
 ) -> int:
-    """Read the options, a dataclass or a union of them (subcommands), and act on them, :func:`guarded`.
+    """Read the options, a dataclass or a union of them (subcommands), and act on them, `guarded`.
 
     The dataclass's fields are the options, the texts below them the help.
 
-    Parameters
-    ----------
-    program, description
-        For the help.
-    options
-        The dataclass, or the union.
-    action
-        What to do with the options that were read; it may return an exit status.
-    argv
-        The words of the command line; those of the process if None.
-    start
-        Options to start from, instead of the dataclass's own defaults.
-    command
-        The subcommand that is meant where none is given.
+    Args:
+        program, description: For the help.
+        options: The dataclass, or the union.
+        action: What to do with the options that were read; it may return an exit status.
+        argv: The words of the command line; those of the process if None.
+        start: Options to start from, instead of the dataclass's own defaults.
+        command: The subcommand that is meant where none is given.
     """
     words = sys.argv[1:] if argv is None else argv
     if command is not None and (not words or (words[0].startswith("-") and words[0] not in ("-h", "--help"))):

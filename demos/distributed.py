@@ -72,17 +72,13 @@ def totals(values: Sequence[float], device: torch.device) -> list[float]:
 def loss_of_all(loss: Tensor, terms: int) -> tuple[Tensor, float]:
     """Put together the losses of the processes' shares.
 
-    Parameters
-    ----------
-    loss
-        Of this process's share: the mean of its terms, and a finite number if it has none.
-    terms
-        How many these are.
+    Args:
+        loss: Of this process's share: the mean of its terms, and a finite number if it has none.
+        terms: How many these are.
 
-    Returns
-    -------
-    What to descend: the mean of its gradients over the processes, which DistributedDataParallel takes, is the gradient of the
-    mean of all terms; and the latter's value, the same in each process.
+    Returns:
+        What to descend: the mean of its gradients over the processes, which DistributedDataParallel takes, is the gradient of
+        the mean of all terms; and the latter's value, the same in each process.
     """
     _, ranks = place()
     if ranks == 1:

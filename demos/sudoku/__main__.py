@@ -1,4 +1,4 @@
-"""The command line: ``python -m demos.sudoku``. The example is :mod:`demos.sudoku.demo`: begin there."""
+"""The command line: ``python -m demos.sudoku``. The example is `demos.sudoku.demo`: begin there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training run is made of; :class:`TrainConfig` travels inside its checkpoints."""
+"""What a training run is made of; `TrainConfig` travels inside its checkpoints."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class TrainConfig(TrainOptions):
 
     @property
     def options(self) -> TrainOptions:
-        """The options of a command line that make it, with :attr:`box` and :attr:`data`."""
+        """The options of a command line that make it, with `box` and `data`."""
         return TrainOptions(**{field.name: getattr(self, field.name) for field in fields(TrainOptions)})
 
     @classmethod

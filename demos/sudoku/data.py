@@ -39,7 +39,7 @@ def domains_of(box: int) -> Domains:
 
 
 def to_values(boards: Tensor | Int8Array) -> tuple[Tensor, Tensor]:
-    """Return boards, (..., N ** 2), as :mod:`difflayers.inference` takes them: values, int64, and which cells are given."""
+    """Return boards, (..., N ** 2), as `difflayers.inference` takes them: values, int64, and which cells are given."""
     boards = boards if isinstance(boards, Tensor) else torch.from_numpy(boards)
     return boards.long() - 1, boards != 0
 
@@ -52,17 +52,12 @@ def to_boards(values: Tensor) -> Int8Array:
 def encode(boards: Tensor) -> tuple[Tensor, Tensor]:
     """Turn boards into bits.
 
-    Parameters
-    ----------
-    boards
-        Integers of shape (B, N ** 2), 0 for a blank.
+    Args:
+        boards: Integers of shape (B, N ** 2), 0 for a blank.
 
-    Returns
-    -------
-    bits
-        float32 of shape (B, N ** 3); the bits of a blank cell are all 0.
-    given
-        bool of shape (B, N ** 3), true at every bit of a cell that is not blank.
+    Returns:
+        bits: float32 of shape (B, N ** 3); the bits of a blank cell are all 0.
+        given: bool of shape (B, N ** 3), true at every bit of a cell that is not blank.
     """
     return domains_of(box_of(boards.shape[-1])).encode(*to_values(boards), dtype=torch.float32)
 
@@ -70,16 +65,12 @@ def encode(boards: Tensor) -> tuple[Tensor, Tensor]:
 def decode(probabilities: Tensor, puzzles: Tensor) -> Tensor:
     """Fill in each blank cell with its most probable digit.
 
-    Parameters
-    ----------
-    probabilities
-        Of shape (B, N ** 3).
-    puzzles
-        Integers of shape (B, N ** 2). Their given cells are kept.
+    Args:
+        probabilities: Of shape (B, N ** 3).
+        puzzles: Integers of shape (B, N ** 2). Their given cells are kept.
 
-    Returns
-    -------
-    Boards of the shape and dtype of ``puzzles``.
+    Returns:
+        Boards of the shape and dtype of ``puzzles``.
     """
     digits = domains_of(box_of(puzzles.shape[-1])).decode(probabilities) + 1
     return torch.where(puzzles == 0, digits.to(puzzles.dtype), puzzles)

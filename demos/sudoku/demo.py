@@ -4,8 +4,8 @@
 layer with a variable for each bit: it takes the bits of the given cells and returns the probability of every bit. The loss is
 the cross-entropy between these probabilities and the bits of the solution. Nothing says that there are rows, columns and boxes.
 
-:func:`learn` leads from boards to a trained layer, :func:`answer_of` from a puzzle to its answer. What a run of hours needs
-beside that is in :mod:`demos.sudoku.train`: to be resumed, to share its batches among processes, to write its files safely.
+`learn` leads from boards to a trained layer, `answer_of` from a puzzle to its answer. What a run of hours needs
+beside that is in `demos.sudoku.train`: to be resumed, to share its batches among processes, to write its files safely.
 ``docs/tutorials/first-satnet.md`` does without: there the training of a 4x4 layer is a loop of ten lines.
 """
 

@@ -1,4 +1,4 @@
-"""Counting solutions and digging puzzles: the compiled part of :mod:`demos.sudoku.generator`."""
+"""Counting solutions and digging puzzles: the compiled part of `demos.sudoku.generator`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a network does on boards whose solutions are known: in one pass, and by what :mod:`difflayers.inference` offers."""
+"""How a network does on boards whose solutions are known: in one pass, and by what `difflayers.inference` offers."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def search(
     seed: int = 0,
     rules: inference.Rules | None = None,
 ) -> inference.Answers:
-    """Complete puzzles, (count, N ** 2), by :func:`difflayers.inference.search`."""
+    """Complete puzzles, (count, N ** 2), by `difflayers.inference.search`."""
     solver = satnet_of(net)
     return inference.search(
         solver.board_layer(),
@@ -123,7 +123,7 @@ def search(
 def round_best(
     net: Net, puzzles: Int8Array, limit: float | None, *, roundings: int, seed: int = 0
 ) -> inference.Answers:
-    """Complete puzzles by :func:`difflayers.inference.round_best`."""
+    """Complete puzzles by `difflayers.inference.round_best`."""
     solver = satnet_of(net)
     return inference.round_best(
         solver.board_layer(),
@@ -165,7 +165,7 @@ def read_jointly(
     rules: inference.Rules | None = None,
     batch_size: int = 100,
 ) -> inference.Answers:
-    """Read and complete boards of images by :func:`difflayers.inference.decode`.
+    """Read and complete boards of images by `difflayers.inference.decode`.
 
     Of the boards only the images are used, and which cells are given.
     """
@@ -201,6 +201,13 @@ def told(found: inference.Answers, right: NDArray[np.bool_]) -> Result:
     }
 
 
+def rules_told(rules: inference.Rules | None, limit: float | None, margin: float = 0.0) -> str:
+    """What a method says of its rules and its margin."""
+    told = "" if rules is None else f", {len(rules):,} rules"
+    told += f", margin {margin:g}" if margin else ""
+    return told + ("" if rules is None or limit is not None else ", judged by these alone")
+
+
 def evaluate_search(
     net: Net,
     boards: Boards,
@@ -217,8 +224,7 @@ def evaluate_search(
     if roundings is None:
         assert paths is not None
         most, method = paths, f"search, at most {paths} paths"
-        if rules is not None:
-            method += f", {len(rules):,} rules" + ("" if limit is not None else ", judged by these alone")
+        method += rules_told(rules, limit)
         found = search(net, boards.puzzles, limit, paths=paths, starts=starts, seed=seed, rules=rules)
     elif paths is None:
         most, method = roundings, f"at most {roundings} roundings, local search"
@@ -269,9 +275,7 @@ def evaluate_joint(
     return {
         "method": f"joint, at most {readings} readings, "
         + (f"{paths} paths each" if paths else "one pass each")
-        + ("" if rules is None else f", {len(rules):,} rules")
-        + (f", margin {margin:g}" if margin else "")
-        + ("" if limit is not None or rules is None else ", judged by these alone"),
+        + rules_told(rules, limit, margin),
         **told(found, right),
         "mean readings a board": float(found.paths.double().mean()),
         "milliseconds a board": 1e3 * seconds / len(boards),

@@ -19,17 +19,12 @@ _BLUE, _RED = "#2a6fbb", "#c0392b"
 def visual_board_png(board: ImageBoards, read: Int8Array, answer: Int8Array, title: str) -> bytes:
     """Draw one board of images and its completion; return a PNG.
 
-    Parameters
-    ----------
-    board
-        One board.
-    read
-        Of shape (N ** 2,): what the reader took each given cell for.
-    answer
-        Of shape (N ** 2,): the completed board. Digits of blank cells are blue; where the answer differs from what the reader
-        saw, it is red, with the misread digit small beside it.
-    title
-        Above the picture.
+    Args:
+        board: One board.
+        read: Of shape (N ** 2,): what the reader took each given cell for.
+        answer: Of shape (N ** 2,): the completed board. Digits of blank cells are blue; where the answer differs from what the
+            reader saw, it is red, with the misread digit small beside it.
+        title: Above the picture.
     """
     size = board.box**2
     images = iter(board.images().numpy())

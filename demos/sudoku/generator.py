@@ -8,7 +8,7 @@ Every puzzle draws from a random stream of its own, keyed by the seed and the pu
 same seed gives the same puzzles: whatever the count, the machine or the number of threads.
 
 How few givens can be had: digging ends where every given is needed, on most 9x9 boards at 23 to 25 givens.
-See :data:`MIN_GIVENS` for the price of less.
+See `MIN_GIVENS` for the price of less.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from demos.sudoku import digging
 from demos.sudoku.boards import Boards, Int8Array, check_box, obeys_rules
 
 MIN_GIVENS = {2: 4, 3: 22}
-"""The fewest givens that :func:`generate` accepts, by box size.
+"""The fewest givens that `generate` accepts, by box size.
 
 4x4 puzzles with fewer than 4 givens do not exist. 9x9 puzzles exist down to 17, but digging seldom gets
 there. A puzzle takes 0.1 ms with 34 givens (10,000 of them 1.0 s), 0.2 ms with 28, 0.6 ms with 25, 1.2 ms
@@ -31,7 +31,7 @@ with 24, 4 ms with 23 and 17 ms with 22, on one core: ``python -m demos.sudoku g
 """
 
 HELD_OUT_GRIDS = 144
-"""How many of the 288 solved 4x4 boards :func:`generate_split` keeps for the test puzzles."""
+"""How many of the 288 solved 4x4 boards `generate_split` keeps for the test puzzles."""
 
 _CHUNK = 64  # puzzles a kernel call: often enough for a progress bar
 
@@ -67,22 +67,15 @@ def generate(
     No two puzzles are the same, and no two 9x9 puzzles have the same solution. (There are only 288 solved 4x4
     boards, so those come up again and again.)
 
-    Parameters
-    ----------
-    box
-        The box size: 2 for 4x4 boards, 3 for 9x9 boards.
-    givens
-        How many cells each puzzle gives, or the lowest and highest number, between which each puzzle draws
-        its own, all equally likely. At least ``MIN_GIVENS[box]``, and fewer than there are cells.
-    count
-        How many puzzles.
-    seed
-        A non-negative integer. The first puzzles of a larger count are those of a smaller one.
-    grids
-        Solved boards of shape (any, N ** 2) to draw from, instead of all there are. The same one then serves
-        several puzzles.
-    progress
-        Show a progress bar on standard error if it takes more than a second.
+    Args:
+        box: The box size: 2 for 4x4 boards, 3 for 9x9 boards.
+        givens: How many cells each puzzle gives, or the lowest and highest number, between which each puzzle draws its own, all
+            equally likely. At least ``MIN_GIVENS[box]``, and fewer than there are cells.
+        count: How many puzzles.
+        seed: A non-negative integer. The first puzzles of a larger count are those of a smaller one.
+        grids: Solved boards of shape (any, N ** 2) to draw from, instead of all there are. The same one then serves several
+            puzzles.
+        progress: Show a progress bar on standard error if it takes more than a second.
     """
     size = check_box(box) ** 2
     lowest, highest = givens if isinstance(givens, tuple) else (givens, givens)
@@ -133,7 +126,7 @@ def generate(
 
 
 def split_grids(seed: int) -> tuple[Int8Array, Int8Array]:
-    """Split the 288 solved 4x4 boards into those for training and :data:`HELD_OUT_GRIDS` for testing."""
+    """Split the 288 solved 4x4 boards into those for training and `HELD_OUT_GRIDS` for testing."""
     grids = _all_grids_4x4()[np.random.Philox(key=seed).random_raw(288).argsort()]
     return grids[HELD_OUT_GRIDS:], grids[:HELD_OUT_GRIDS]
 
@@ -143,7 +136,7 @@ def generate_split(
 ) -> tuple[Boards, Boards]:
     """Generate training and test puzzles such that no solved board of the test puzzles was seen in training.
 
-    9x9 puzzles have a solution of their own each. Of the 288 solved 4x4 boards, :data:`HELD_OUT_GRIDS`, drawn
+    9x9 puzzles have a solution of their own each. Of the 288 solved 4x4 boards, `HELD_OUT_GRIDS`, drawn
     with the seed, are kept for the test puzzles.
     """
     if check_box(box) == 2:
@@ -159,15 +152,11 @@ def generate_split(
 def add_givens(boards: Boards, givens: int | tuple[int, int], seed: int = 0) -> Boards:
     """Give more cells of puzzles, chosen at random, with the digits of their solutions.
 
-    Parameters
-    ----------
-    boards
-        Puzzles with no more givens than wanted.
-    givens
-        How many cells each puzzle then gives; of a range the first puzzle gives the lowest number, the next one more, and
-        after the highest the lowest again.
-    seed
-        A non-negative integer. A puzzle's cells depend on it and on the puzzle's place alone.
+    Args:
+        boards: Puzzles with no more givens than wanted.
+        givens: How many cells each puzzle then gives; of a range the first puzzle gives the lowest number, the next one more,
+            and after the highest the lowest again.
+        seed: A non-negative integer. A puzzle's cells depend on it and on the puzzle's place alone.
     """
     lowest, highest = givens if isinstance(givens, tuple) else (givens, givens)
     cells = boards.puzzles.shape[1]

@@ -27,12 +27,9 @@ _LOSS_FLOOR = 1e-6
 class BitNet(nn.Module):
     """What networks over the ``N ** 3`` bits of a board have in common.
 
-    Parameters
-    ----------
-    box
-        Box size: 2 for 4x4 boards, 3 for 9x9 boards.
-    permutation
-        Of shape (N ** 3,): the network sees its bits in this order, and its answers are put back.
+    Args:
+        box: Box size: 2 for 4x4 boards, 3 for 9x9 boards.
+        permutation: Of shape (N ** 3,): the network sees its bits in this order, and its answers are put back.
     """
 
     permutation: Tensor | None
@@ -75,12 +72,9 @@ class BitNet(nn.Module):
 class SudokuNet(BitNet):
     """A SATNet layer with one variable for each of the ``N ** 3`` bits of a board.
 
-    Parameters
-    ----------
-    box, permutation
-        As for :class:`BitNet`.
-    aux, m, k, max_iter, eps
-        Those of :class:`difflayers.SATNet`.
+    Args:
+        box, permutation: As for `BitNet`.
+        aux, m, k, max_iter, eps: Those of `difflayers.SATNet`.
     """
 
     def __init__(
@@ -100,23 +94,18 @@ class SudokuNet(BitNet):
     def forward(self, bits: Tensor, given: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Complete the bits.
 
-        Parameters
-        ----------
-        bits
-            Of shape (B, N ** 3), in [0, 1].
-        given
-            bool, of that shape. Given bits pass through.
-        generator
-            Where the layer's random starts are drawn from.
+        Args:
+            bits: Of shape (B, N ** 3), in [0, 1].
+            given: bool, of that shape. Given bits pass through.
+            generator: Where the layer's random starts are drawn from.
 
-        Returns
-        -------
-        The probability of each bit, of that shape.
+        Returns:
+            The probability of each bit, of that shape.
         """
         return self.unshuffle(self.layer(self.shuffle(bits), self.shuffle(given), generator=generator))
 
     def board_layer(self) -> SATNet:
-        """Return the layer with its variables in the board's order, as :mod:`difflayers.inference` takes it."""
+        """Return the layer with its variables in the board's order, as `difflayers.inference` takes it."""
         if self.inverse is None:
             return self.layer
         layer, S = copy.deepcopy(self.layer), self.layer.S.detach()
@@ -131,14 +120,10 @@ class ConvNet(BitNet):
     ``layers`` 3x3 convolutions with ``filters`` filters each, batch normalization and ReLU, over the board as an N x N image
     with a channel for each digit; a 1x1 convolution and a sigmoid then give the probability of each bit.
 
-    Parameters
-    ----------
-    box, permutation
-        As for :class:`BitNet`.
-    masked
-        Whether the mask of the given cells is a further channel ("ConvNetMask").
-    layers, filters
-        The paper has 10 and 512.
+    Args:
+        box, permutation: As for `BitNet`.
+        masked: Whether the mask of the given cells is a further channel ("ConvNetMask").
+        layers, filters: The paper has 10 and 512.
     """
 
     def __init__(
@@ -165,7 +150,7 @@ class ConvNet(BitNet):
         self.body = nn.Sequential(*blocks, nn.Conv2d(filters, size, 1))
 
     def forward(self, bits: Tensor, given: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Return the probability of each bit, given ones included; as for :class:`SudokuNet`, but nothing is random."""
+        """Return the probability of each bit, given ones included; as for `SudokuNet`, but nothing is random."""
         size = self.box**2
         channels = [bits, given.to(bits.dtype)] if self.masked else [bits]
         image = torch.cat([self._image(self.shuffle(c), size) for c in channels], 1)

@@ -40,7 +40,7 @@ class Coordinates:
 
 
 def exclusions(box: int) -> dict[str, NDArray[np.bool_]]:
-    """Return which pairs of bits exclude each other, (N ** 3, N ** 3) for each of :data:`KINDS`; a pair may be of two kinds."""
+    """Return which pairs of bits exclude each other, (N ** 3, N ** 3) for each of `KINDS`; a pair may be of two kinds."""
     at = Coordinates.of(box)
     same_digit = at.digit[:, None] == at.digit
     different = ~np.eye(len(at.cell), dtype=bool)

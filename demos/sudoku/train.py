@@ -83,18 +83,12 @@ def _synchronize_normalization(net: Net) -> None:
 class Trainer:
     """One training run.
 
-    Parameters
-    ----------
-    config
-        What to train, on what, how.
-    output
-        The directory of the run; see :meth:`check_output`.
-    name
-        The command this run belongs to, kept in its checkpoints.
-    device
-        A torch device.
-    log
-        Gets a line of text for each epoch, and notes.
+    Args:
+        config: What to train, on what, how.
+        output: The directory of the run; see `check_output`.
+        name: The command this run belongs to, kept in its checkpoints.
+        device: A torch device.
+        log: Gets a line of text for each epoch, and notes.
 
     With ``torch.distributed`` set up, the processes train together. The first one alone writes files and logs.
     """

@@ -97,9 +97,8 @@ def satnet(
         z: (..., n), the dtype of S: probabilities in [0, 1] (rounding errors outside are taken as 0 or 1). Entries that
             are not given do not count, but must also be in [0, 1]. Any batch shape, an empty one included.
         is_input: (..., n), bool or integer: nonzero where z is given.
-        k: dimension of the vectors. Default: the smallest multiple of 8 above sqrt(2 (n + 1 + aux)), enough for the
-            low-rank form to have the SDP's optimum; that of `start` if there is one. Below 2, given values between 0 and 1
-            cannot be represented.
+        k: dimension of the vectors. Default: that of `start` if there is one, else `default_k` of the rows of S. Below 2, given
+            values between 0 and 1 cannot be represented.
         max_iter: at most so many sweeps forward, and iterations of the same cost backward.
         eps: the solver stops after a sweep that lowers the objective by less than eps times a reference: what the first
             sweep lowered it by, or half of that sweep's sum of :math:`|\sum_{j \ne i} (s_i^\top s_j) v_j|` over the free i

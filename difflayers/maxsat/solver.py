@@ -58,8 +58,8 @@ def solve(
     Args:
         problem: a DIMACS file (see `read`), an `Instance`, or clauses as lists of signed integers.
         n, weights: with clauses, see `Instance.from_clauses`.
-        k: dimension of the vectors, 2 to 2**20; default: the smallest multiple of 8 above sqrt(2 (n + 1)), n without the
-            variables that no clause has.
+        k: dimension of the vectors, 2 to 2**20; default: `difflayers.functional.default_k` of n + 1, n without the variables
+            that no clause has.
         max_iter, eps: the mixing method ends after max_iter sweeps, or one that gains less than eps times the first's gain.
         rounds: random hyperplanes.
         local_search: improve each rounding by single flips.

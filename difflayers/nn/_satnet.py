@@ -41,8 +41,8 @@ class SATNet(nn.Module):
             `difflayers.functional.satnet`.
         prox_lam: added to the diagonal of the backward system.
         weight_normalize: start S at standard normal numbers times sqrt(0.5 / (n + 1 + aux + m)), else times 1.
-        k: dimension of the vectors. Default: the smallest multiple of 8 above sqrt(2 (n + 1 + aux)). The reference
-            implementation always has 32.
+        k: dimension of the vectors. Default: `difflayers.functional.default_k` of the rows of S. The reference implementation
+            always has 32.
         input_mask: (n,), bool or integer: which variables are given, if they are always the same. The layer can then be called
             with z alone. Not part of the state dict.
         device, dtype: of S. float32 or float64.

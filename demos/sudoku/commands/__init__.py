@@ -1,1 +1,1 @@
-"""What the commands of ``python -m demos.sudoku`` do; their options are in :mod:`demos.sudoku.options`."""
+"""What the commands of ``python -m demos.sudoku`` do; their options are in `demos.sudoku.options`."""

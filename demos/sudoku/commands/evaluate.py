@@ -88,7 +88,7 @@ def evaluate_checkpoint(options: Evaluate) -> int:
 
 
 def _kind(options: Evaluate) -> str:
-    """Return which of :data:`COLUMNS` the result has."""
+    """Return which of `COLUMNS` the result has."""
     if options.joint:
         return "joint"
     return "search" if options.search.search or options.rounding is not None else "one pass"

@@ -5,13 +5,13 @@ A cell of the photograph is blank or shows the digit of the solution. So what th
 digit that was read for sure weighs much, and neither is law. A digit that was misread, missed, or seen in a blank cell is put
 right if the rest of the board, by the rules, says so.
 
-The rules are what a SATNet layer has learnt (:func:`learnt_rules`); rows, columns and boxes do not occur in this file. The
+The rules are what a SATNet layer has learnt (`learnt_rules`); rows, columns and boxes do not occur in this file. The
 boards with the most support are found exactly, as weighted MAXSAT (RC2, stratified: Ignatiev, Morgado, Marques-Silva, JSAT
 2019).
 
 A newspaper's puzzle has one solution. So of two boards that differ in some cells, the one whose digits were printed has one of
 them at least printed in those cells; else both were solutions. The support of a board is therefore less the probability that
-none of its digits is (:func:`weigh`). Where a digit was nearly missed, that decides; where it was missed for sure, no board is
+none of its digits is (`weigh`). Where a digit was nearly missed, that decides; where it was missed for sure, no board is
 ahead, and none is accepted.
 """
 
@@ -112,14 +112,10 @@ class UnsolvableError(ValueError):
 class Decoder:
     """Joint decoding with the rules and the objective that a layer has learnt.
 
-    Parameters
-    ----------
-    net
-        The layer.
-    limit
-        The highest learnt objective of a board that is accepted.
-    clauses
-        What it has learnt: clauses over bits in DIMACS signs, bit 9 c + d of cell c (from 0) and digit d (from 1).
+    Args:
+        net: The layer.
+        limit: The highest learnt objective of a board that is accepted.
+        clauses: What it has learnt: clauses over bits in DIMACS signs, bit 9 c + d of cell c (from 0) and digit d (from 1).
     """
 
     def __init__(self, net: SudokuNet, limit: float, clauses: list[list[int]]) -> None:
@@ -140,10 +136,8 @@ class Decoder:
     def decode(self, log_probabilities: NDArray[np.floating]) -> Answer:
         """Decode what was read.
 
-        Parameters
-        ----------
-        log_probabilities
-            Of shape (81, 10): of blank and the digits 1 to 9 in each cell.
+        Args:
+            log_probabilities: Of shape (81, 10): of blank and the digits 1 to 9 in each cell.
         """
         if log_probabilities.shape != (81, CLASSES):
             raise ValueError(f"log_probabilities: got shape {log_probabilities.shape}, wanted (81, {CLASSES})")
@@ -224,16 +218,12 @@ def weigh(p: NDArray[np.float64], boards: Int8Array) -> NDArray[np.float64]:
     it shows the digit of the board; times, of the other boards j that for which it is least, ``1 - prod_c b_c / (b_c + p_ic)``
     over the cells in which i and j differ: the probability that a digit is printed there.
 
-    Parameters
-    ----------
-    p
-        Of shape (81, 10): probabilities of blank and the digits 1 to 9, none of them zero.
-    boards
-        Of shape (count, 81).
+    Args:
+        p: Of shape (81, 10): probabilities of blank and the digits 1 to 9, none of them zero.
+        boards: Of shape (count, 81).
 
-    Returns
-    -------
-    Of shape (count,), with the sum 1.
+    Returns:
+        Of shape (count,), with the sum 1.
     """
     blank = p[:, 0]
     either = blank + p[np.arange(81), boards]

@@ -36,14 +36,10 @@ def _outlines(digit: int) -> tuple[FloatArray, ...]:
 def upright(photograph: UInt8Array, grid: Grid, quarters: int) -> tuple[UInt8Array, Grid]:
     """Turn a photograph, and the grid in it, clockwise by so many quarters, so that its digits stand upright.
 
-    Parameters
-    ----------
-    photograph
-        The photograph as it is.
-    grid
-        Where the grid is in it; its digits stand upright in lattice coordinates.
-    quarters
-        See :attr:`demos.sudoku.photo.reader.Reading.quarters`.
+    Args:
+        photograph: The photograph as it is.
+        grid: Where the grid is in it; its digits stand upright in lattice coordinates.
+        quarters: See `demos.sudoku.photo.reader.Reading.quarters`.
     """
     for _ in range(quarters % 4):
         height = photograph.shape[0]
@@ -59,22 +55,15 @@ def draw_answer(
 ) -> UInt8Array:
     """Draw an answer.
 
-    Parameters
-    ----------
-    photograph
-        Of shape (height, width, 3), RGB.
-    grid
-        Where the grid is in it.
-    board
-        The answer, (81,), 0 for nothing to draw.
-    givens
-        What is printed there, (81,): these digits are not drawn over.
-    corrected
-        Of shape (81,): cells that were misread. They are framed, and their digit is drawn small in the corner.
+    Args:
+        photograph: Of shape (height, width, 3), RGB.
+        grid: Where the grid is in it.
+        board: The answer, (81,), 0 for nothing to draw.
+        givens: What is printed there, (81,): these digits are not drawn over.
+        corrected: Of shape (81,): cells that were misread. They are framed, and their digit is drawn small in the corner.
 
-    Returns
-    -------
-    The picture, enlarged where the cells are small.
+    Returns:
+        The picture, enlarged where the cells are small.
     """
     size = float(np.sqrt(abs(cv2.contourArea(grid.corners)))) / 9
     if size < _LEAST_CELL:

@@ -8,7 +8,7 @@
    squares, reweighted so that digits and dirt do not count (Tukey's biweight). So a page that is bent, and an outline of which
    a corner is cut off, are fitted as well.
 3. *Choice.* The support of a lattice is the share of its lines under which there is more ink than beside them. The
-   candidate with the most support is the grid; below :data:`LEAST_SUPPORT` there is none.
+   candidate with the most support is the grid; below `LEAST_SUPPORT` there is none.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ UInt8Array = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
 
 LEAST_SUPPORT = 0.86
-"""A lattice is taken for a grid from this support on; see :func:`support`. Pictures without a grid, or with one of other than
+"""A lattice is taken for a grid from this support on; see `support`. Pictures without a grid, or with one of other than
 9 x 9 cells, come to less than 0.82, photographed puzzles to 0.93 and more. (Every second line of 18 x 18 cells makes one.)"""
 ENOUGH_SUPPORT = 0.97
 """With more than this, no other candidate is looked at."""
@@ -49,7 +49,7 @@ class Grid:
     """Of shape (2, 21): the displacement in lattice coordinates that comes before it, as coefficients of u^i v^j, i + j <= 5,
     where u and v are scaled to [-1, 1]."""
     support: float
-    """See :func:`support`."""
+    """See `support`."""
 
     def locate(self, u: NDArray[np.floating], v: NDArray[np.floating]) -> tuple[FloatArray, FloatArray]:
         """Return the pixel coordinates x and y of lattice points."""
@@ -113,10 +113,8 @@ def darkness(photograph: UInt8Array) -> FloatArray:
 
     The darkest of the three colours counts, so that ink of any colour is dark; dividing by the paper takes uneven light out.
 
-    Parameters
-    ----------
-    photograph
-        Of shape (height, width, 3).
+    Args:
+        photograph: Of shape (height, width, 3).
     """
     value = photograph.min(2)
     side = max(value.shape)
@@ -132,17 +130,13 @@ def darkness(photograph: UInt8Array) -> FloatArray:
 def find_grid(photograph: UInt8Array) -> Grid:
     """Find the grid of 9 x 9 cells with the most support.
 
-    Which side is up is not known yet: see :meth:`Grid.turned`.
+    Which side is up is not known yet: see `Grid.turned`.
 
-    Parameters
-    ----------
-    photograph
-        Of shape (height, width, 3), at least 64 x 64.
+    Args:
+        photograph: Of shape (height, width, 3), at least 64 x 64.
 
-    Raises
-    ------
-    GridNotFoundError
-        If no lattice has support.
+    Raises:
+        GridNotFoundError: If no lattice has support.
     """
     if photograph.ndim != 3 or photograph.shape[2] != 3 or photograph.dtype != np.uint8:
         raise ValueError(f"photograph: got {photograph.dtype} {photograph.shape}, wanted uint8 (height, width, 3)")
@@ -310,20 +304,14 @@ def _robust(
 def flatten(image: NDArray[np.generic], grid: Grid, cell: int, margin: float) -> NDArray[np.generic]:
     """Return the cells of a flattened grid.
 
-    Parameters
-    ----------
-    image
-        Of shape (height, width) or (height, width, channels), uint8 or float32.
-    grid
-        Where the grid is.
-    cell
-        The side of a returned cell in pixels.
-    margin
-        How much is shown beyond each edge of a cell, as a share of its side.
+    Args:
+        image: Of shape (height, width) or (height, width, channels), uint8 or float32.
+        grid: Where the grid is.
+        cell: The side of a returned cell in pixels.
+        margin: How much is shown beyond each edge of a cell, as a share of its side.
 
-    Returns
-    -------
-    Of shape (81, cell, cell), or with channels behind, row by row; what is outside the picture repeats its edge.
+    Returns:
+        Of shape (81, cell, cell), or with channels behind, row by row; what is outside the picture repeats its edge.
     """
     inside = (np.arange(cell) + 0.5) / cell * (1 + 2 * margin) - margin
     lattice = (np.arange(9)[:, None] + inside).ravel()

@@ -97,9 +97,8 @@ def print_page(
 def photograph_page(page: UInt8Array, camera: Camera, generator: np.random.Generator) -> tuple[UInt8Array, FloatArray]:
     """Photograph a page.
 
-    Returns
-    -------
-    The photograph, (height, width, 3), and the corners of the grid in it, (4, 2), clockwise from its top left.
+    Returns:
+        The photograph, (height, width, 3), and the corners of the grid in it, (4, 2), clockwise from its top left.
     """
     width, height = camera.size
     corners = np.array([[0, 0], [_WIDTH, 0], [_WIDTH, _HEIGHT], [0, _HEIGHT]], np.float32)

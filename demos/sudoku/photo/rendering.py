@@ -107,18 +107,13 @@ def affine(images: Tensor, turn: Tensor, grow: Tensor, shear: Tensor, shift: Ten
 def render_cells(glyphs: Glyphs, labels: Tensor, generator: torch.Generator) -> Tensor:
     """Print cells: a digit or nothing, the lines around it, and what newspapers have besides.
 
-    Parameters
-    ----------
-    glyphs
-        The digits.
-    labels
-        Of shape (B,), int64: 0 for a blank, or 1 to 9.
-    generator
-        Where all that is random is drawn from.
+    Args:
+        glyphs: The digits.
+        labels: Of shape (B,), int64: 0 for a blank, or 1 to 9.
+        generator: Where all that is random is drawn from.
 
-    Returns
-    -------
-    Of shape (B, CELL, CELL): 0 for paper and about 1 for ink.
+    Returns:
+        Of shape (B, CELL, CELL): 0 for paper and about 1 for ink.
     """
     count = len(labels)
     font = torch.randint(len(glyphs.images), (count,), generator=generator)

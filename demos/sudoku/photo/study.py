@@ -119,18 +119,12 @@ def run_study(
 ) -> tuple[Table, Table, Table]:
     """Return the table of methods, the same with every 10th given spoiled, and one row a photograph.
 
-    Parameters
-    ----------
-    boards
-        The collection.
-    folder
-        Where the readers of the folds are.
-    folds
-        How many folds there are.
-    reader
-        Read all photographs with these weights instead; ``shipped`` for those that are shipped.
-    device
-        Where reader and layer are.
+    Args:
+        boards: The collection.
+        folder: Where the readers of the folds are.
+        folds: How many folds there are.
+        reader: Read all photographs with these weights instead; ``shipped`` for those that are shipped.
+        device: Where reader and layer are.
     """
     decoder = shipped_decoder(device)
     fold = np.zeros(len(boards), np.int64)

@@ -81,20 +81,13 @@ def train_reader(
 ) -> CellReader:
     """Train a reader.
 
-    Parameters
-    ----------
-    glyphs
-        The digits of fonts to render.
-    config
-        How.
-    start
-        Where to begin: the result of the first stage. None: at random weights.
-    photographed
-        With these it is the second stage, without them the first.
-    device
-        Where the network is. Cells are rendered on the CPU.
-    description
-        For the progress bar.
+    Args:
+        glyphs: The digits of fonts to render.
+        config: How.
+        start: Where to begin: the result of the first stage. None: at random weights.
+        photographed: With these it is the second stage, without them the first.
+        device: Where the network is. Cells are rendered on the CPU.
+        description: For the progress bar.
     """
     generator = torch.Generator().manual_seed(config.seed + (photographed is not None))
     with torch.random.fork_rng(devices=[]):
@@ -159,9 +152,8 @@ def train_all(
 
     A reader that is in the folder already is kept, so that training continues where it was stopped.
 
-    Returns
-    -------
-    Where the readers are, in that order.
+    Returns:
+        Where the readers are, in that order.
     """
     glyphs = load_glyphs()
     folder.mkdir(parents=True, exist_ok=True)

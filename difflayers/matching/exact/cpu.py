@@ -1,4 +1,4 @@
-"""Exact matching on CPU: the memory of a batch's results around the kernel, and what is said of a batch that has none."""
+"""Exact matching on CPU: the memory of a batch's results around the kernel."""
 
 import numpy as np
 import torch
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from difflayers._backends import run_threads
 from difflayers.matching.exact import kernels
-from difflayers.matching.problems import check_problems
+from difflayers.matching.exact.common import refuse
 
 _COLD = np.empty((0, 0))
 
@@ -46,14 +46,3 @@ def _run(
     if status[B]:
         refuse(torch.from_numpy(status[:B]), cost, templates, slack, name)
     return results
-
-
-def refuse(status: Tensor, cost: Tensor, templates: Tensor, slack: bool, name: str) -> None:
-    """The error that says what is wrong with a batch. Infeasible problems and values have the same one for all methods."""
-    check_problems(name, cost, templates, slack)
-    if (status == kernels.WRONG_START).any():
-        raise ValueError("start must hold multipliers of columns that are finite and at least 0; got others")
-    raise ValueError(
-        f"{name} and unmatched_cost must be at most {kernels.LARGEST:g} where they are finite, so that sums of them are; got "
-        f"{float(torch.where(cost.isfinite(), cost, 0).abs().max()):g}"
-    )

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from difflayers._cuda import capturing
 from difflayers.matching.cuda import Geometry, Launch, geometry
-from difflayers.matching.exact.cpu import refuse
+from difflayers.matching.exact.common import refuse
 from difflayers.matching.problems import largest
 
 
