@@ -19,7 +19,7 @@ CUDA_SOURCES = [
     "entropic.cu",
     "exact.cu",
     "gram.cu",
-    "mixing.cu",
+    "satnet.cu",
     "quadratic.cu",
     "state.cuh",
 ]

@@ -1,4 +1,4 @@
-"""SATNet on CUDA: what a batch shares (scaling, C = S S', memory; `cuda_ext/gram.cu`) around the kernels of `mixing.cu`."""
+"""SATNet on CUDA: what a batch shares (scaling, C = S S', memory; `cuda_ext/gram.cu`) around the kernels of `satnet.cu`."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from difflayers.satnet.common import (
     residual_tolerance,
 )
 
-_DEPTH = 8  # of mixing.cu
+_DEPTH = 8  # of satnet.cu
 _GRAM_WARPS = 8
 _WARPS: tuple[int, ...] = (8, 4, 2)
 
@@ -38,7 +38,7 @@ class Geometry(NamedTuple):
 
     def program(self, dtype: torch.dtype) -> _cuda.Program:
         sizes = {"WARPS": self.warps, "TILE": self.tile, "COLUMNS": self.columns}
-        return _cuda.program("mixing.cu", dtype, TENSOR=int(self.tensor), **sizes)
+        return _cuda.program("satnet.cu", dtype, TENSOR=int(self.tensor), **sizes)
 
 
 def _padded(rows: int) -> int:
@@ -63,7 +63,7 @@ def geometry(N: int, k: int, dtype: torch.dtype, limit: int, capability: tuple[i
         found = None
         for warps in _WARPS:
             parts = max(2, (warps - 1) // strips)
-            numbers = tile * (parts * columns + 5 * columns + 3 * tile + 2)  # Room in mixing.cu
+            numbers = tile * (parts * columns + 5 * columns + 3 * tile + 2)  # Room in satnet.cu
             base = 16 * ((warps + 1) // 2) + 16 + dtype.itemsize * numbers
             capacity = min(rows, (limit - base) // (dtype.itemsize * columns) // _DEPTH * _DEPTH)
             if capacity == rows or (capacity >= 0 and found is None):

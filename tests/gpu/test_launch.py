@@ -103,7 +103,7 @@ def test_arguments_are_packed_as_the_sources_have_them() -> None:
         _cuda.pack([2**31])
 
 
-@pytest.mark.parametrize("file", ["gram.cu", "mixing.cu", "dmm.cu", "quadratic.cu", "exact.cu"])
+@pytest.mark.parametrize("file", ["gram.cu", "satnet.cu", "dmm.cu", "quadratic.cu", "exact.cu"])
 def test_parameters_are_pointers_int32_and_float64(file: str) -> None:
     kernels = signatures(_cuda.program(file, torch.float32))
     assert kernels

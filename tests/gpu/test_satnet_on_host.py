@@ -1,4 +1,4 @@
-"""The arithmetic of mixing.cu, run on the host, against the CPU kernels and the oracle."""
+"""The arithmetic of satnet.cu, run on the host, against the CPU kernels and the oracle."""
 
 import itertools
 
