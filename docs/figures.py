@@ -142,22 +142,23 @@ def joint() -> Table:
     return _accepted("demos/sudoku/results/visual-9x9/joint-with-rules.csv", ("readings", "mean readings a board"))
 
 
+EXACT: dict[str, Callable[[Row], str]] = {
+    "boards": field("boards", lambda value: value.replace(".csv.gz", "")),
+    "wholly right": field("boards wholly right", share),
+    "wrong": field("answers, and wrong", str),
+    "proved the only answer": field("proved to be the only answer", count),
+    "ms a board": field("milliseconds a board", milliseconds),
+}
+
+
 def exact() -> Table:
-    columns = ["boards", "wholly right", "wrong", "proved the only answer", "ms a board"]
-    return [
-        columns,
-        ["---"] * len(columns),
-        *(
-            [
-                row["boards"].replace(".csv.gz", ""),
-                share(row["boards wholly right"]),
-                row["answers, and wrong"],
-                count(row["proved to be the only answer"]),
-                milliseconds(row["milliseconds a board"]),
-            ]
-            for row in read(f"{ORIGINAL}/exact.csv")
-        ),
-    ]
+    return benchmark_table(read(f"{ORIGINAL}/exact.csv"), EXACT)
+
+
+def exact_few() -> Table:
+    """By rules from few boards."""
+    rows = read("demos/sudoku/results/few-boards/exact.csv")
+    return benchmark_table(rows, {"solved boards": field("rules from", count), **EXACT})
 
 
 def pairs() -> Table:
@@ -362,6 +363,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "alternatives": alternatives,
     "choice": choice,
     "exact": exact,
+    "exact-few": exact_few,
     "few-boards": few_boards,
     "joint": joint,
     "matching-choice": matching_choice,

@@ -16,10 +16,10 @@ from demos.sudoku.rules import exclusions
 from difflayers.inference import Rules, extract_rules, solve_exactly
 
 
-def learn_rules(net: SudokuNet | None, solutions: Int8Array) -> Rules:
+def learn_rules(net: SudokuNet | None, solutions: Int8Array, *, exactly_one: bool = False) -> Rules:
     """Extract rules from solved boards, (count, N ** 2), and a layer; from the boards alone if there is none."""
-    layer = None if net is None else net.board_layer()
-    return extract_rules(layer, domains_of(box_of(solutions.shape[1])), to_values(solutions)[0], progress=True)
+    layer, domains = None if net is None else net.board_layer(), domains_of(box_of(solutions.shape[1]))
+    return extract_rules(layer, domains, to_values(solutions)[0], exactly_one=exactly_one, progress=True)
 
 
 def compare(rules: Rules, box: int) -> tuple[int, int, int]:
@@ -34,12 +34,14 @@ def compare(rules: Rules, box: int) -> tuple[int, int, int]:
     return len(wanted), len(held & wanted), len(pairs) - len(held & wanted)
 
 
-def pairs_by_boards(net: SudokuNet, layer: str, solutions: Int8Array, counts: list[int]) -> Iterator[Result]:
+def pairs_by_boards(
+    net: SudokuNet, layer: str, solutions: Int8Array, counts: list[int], *, exactly_one: bool = False
+) -> Iterator[Result]:
     """Yield a row for each number of boards: the exclusions found with the layer, and by counting alone."""
     for count in counts:
         row: Result = {"layer": layer, "boards": count}
         for name, source in (("with the layer", net), ("counting alone", None)):
-            total, held, others = compare(learn_rules(source, solutions[:count]), net.box)
+            total, held, others = compare(learn_rules(source, solutions[:count], exactly_one=exactly_one), net.box)
             row |= {"exclusions": total, f"{name}: found": held, f"{name}: false": others}
         yield row
 

@@ -189,6 +189,8 @@ class Evaluate(Command):
     """With --search or --joint: propagate rules extracted from the layer and the solved boards of this puzzle,solution CSV."""
     rules_alone: bool = False
     """With --solutions: accept what breaks none of these rules, whatever its learnt objective."""
+    exactly_one: bool = False
+    """With --solutions: look for sets of which exactly one is true directly, from the solved boards alone."""
     joint: bool = False
     """For images: try readings, the most probable first, until a completion is accepted: in one pass, or by --search."""
     readings: int = 100
@@ -220,6 +222,8 @@ class Evaluate(Command):
             )
         if self.rules_alone and self.solutions is None:
             raise ValueError("--rules-alone: got it without --solutions, from which the rules are extracted")
+        if self.exactly_one and self.solutions is None:
+            raise ValueError("--exactly-one: got it without --solutions, from which the rules are extracted")
         if not 0 <= self.margin < math.inf:
             raise ValueError(f"--margin: got {self.margin}, wanted a finite number of 0 or more")
         if self.margin and not self.joint:
@@ -313,6 +317,10 @@ class Exact(Command):
     """puzzle,solution CSV with the solved boards to extract from (default: those of the training)."""
     first: Whole = None
     """Extract from the first N solved boards alone (default: all)."""
+    exactly_one: bool = False
+    """Look for sets of which exactly one is true directly, from the solved boards alone."""
+    counting: bool = False
+    """Extract from the solved boards alone: the layer has no say."""
     append: File = None
     """Append the results to this CSV, a row for each FILE."""
 
@@ -342,6 +350,8 @@ class Pairs(Command):
     """puzzle,solution CSV with the solved boards to extract from (default: those of the training)."""
     counts: tuple[int, ...] = (300, 1000, 3000, 9000)
     """How many of the boards."""
+    exactly_one: bool = False
+    """Look for sets of which exactly one is true directly, from the solved boards alone."""
     append: File = None
     """Append the results to this CSV."""
 

@@ -13,6 +13,7 @@ from difflayers.inference.domains import Domains
 from difflayers.inference.literals import Literals, log_chance
 from difflayers.inference.longer import longer_rules
 from difflayers.inference.objective import check_layer
+from difflayers.inference.partitions import exactly_one_sets
 from difflayers.inference.rules import Rule, Rules
 from difflayers.nn import SATNet
 
@@ -28,6 +29,7 @@ def extract_rules(
     solutions: Tensor,
     *,
     longest: int = 2,
+    exactly_one: bool = False,
     false_rules: float = 0.1,
     progress: bool = False,
 ) -> Rules:
@@ -44,6 +46,7 @@ def extract_rules(
       each the nearest 192, or a 64th); of more, what grows from the pairs that S holds most against and those that are rarer
       than chance explains, each time by literals that are rarer with the others than with any one of them, 5,000 sets of
       each size;
+    - with `exactly_one`, sets of which exactly one is true, from the solutions alone, whether or not their pairs are found;
     - the clauses that a layer of `SATNet.from_clauses` was given, where no solution violates them.
 
     *The test.* A clause is kept only if no solution violates it, and if that is no accident: were its literals independent,
@@ -63,14 +66,23 @@ def extract_rules(
     were tried), is at most `false_rules`, split among the lengths. So what short rules and preferences explain is not taken
     for a long rule.
 
+    *The test of sets found directly* (`exactly_one`). The solutions in which the literals of such a set are true are a
+    partition of all solutions, and few other sets are one: with a chance of :math:`10^{-39}`, nine literals that are each true
+    in a ninth of 99 solutions. The function searches for all partitions. For each of them it sums up how many sets would be one
+    by accident, were the literals independent, if all or some of its own literals were replaced. It keeps the partitions of
+    which this is least, as long as these numbers sum to at most `false_rules`. The fewer the solutions, the longer the search;
+    it ends after about ten seconds, and what it has found then counts.
+
     Args:
         layer: a trained layer. If None, rules are found by counting alone; a comparison shows what the layer adds.
         domains: of its variables.
         solutions: (count, v), complete. With more of them, more rules can be told from chance.
         longest: 2 to 8, the most literals of a clause, apart from sets. Each further literal takes about twice as many
             solutions.
-        false_rules: the expected number of false rules that is accepted, for each of: counting, S, and longer rules. With few
-            solutions, a larger number finds many more rules.
+        exactly_one: search for sets of which exactly one is true directly, not through the pairs that exclude each other. This
+            needs far fewer solutions.
+        false_rules: the expected number of false rules that is accepted, for each of: counting, S, sets found directly, and
+            longer rules. With few solutions, a larger number finds many more rules.
         progress: show a progress bar (tqdm) on the standard error.
 
     Returns:
@@ -105,17 +117,21 @@ def extract_rules(
     check_size("longest", longest, least=2, most=LONGEST)
     if layer is None and longest > 2:
         raise ValueError(f"longest must be 2 where layer is None, since S says which literals to try; got {longest}")
+    if not isinstance(exactly_one, bool):
+        raise TypeError(f"exactly_one must be a bool; got {type(exactly_one).__name__}")
     check_number("false_rules", false_rules, positive=True)
     data = Literals.of(S, domains, solutions.cpu())
     n = domains.bits
     found: list[Rule] = []
-    steps = 2 * n * (1 + (longest > 2)) + longest - 1
+    steps = 2 * n * (1 + (longest > 2) + exactly_one) + longest - 1
     with ProgressBar(progress, steps, "extracting", "literals") as bar:
         found += _never(data, domains, false_rules)
         together, pairs = _pairs(data, false_rules, ranked=layer is not None)
         found += pairs
         bar.update()
         found += _sets(data, domains, together, false_rules, bar)
+        if exactly_one:
+            found += exactly_one_sets(data, domains, false_rules, bar)
         if layer is not None:
             found += _given(layer, data)
         if longest > 2:

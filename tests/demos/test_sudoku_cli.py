@@ -638,6 +638,30 @@ def test_puzzles_are_solved_by_extracted_rules(
     assert "--first: got 0, wanted 1 to 360" in fails(["exact", str(trained), str(boards), "--first", "0"], capsys)
 
 
+def test_few_boards_are_enough_if_sets_are_found_directly(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boards, table = tmp_path / "boards.csv", tmp_path / "table.csv"
+    write_csv(generate(2, 5, 20, seed=3), boards)
+    exact = ["exact", str(trained), str(boards), "--first", "60", "--counting"]
+    assert main(exact) == 0
+    assert "from 60 solved boards: 320 of the 320" not in capsys.readouterr().out
+    assert main([*exact, "--exactly-one", "--append", str(table)]) == 0
+    assert "from 60 solved boards: 320 of the 320 pairs of bits that exclude each other in Sudoku, 0 " in (
+        capsys.readouterr().out
+    )
+    assert main([*exact[:-1], "--exactly-one", "--append", str(table)]) == 0
+    assert "from the layer and 60 solved boards: 320 of the 320" in capsys.readouterr().out
+    with open(table, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["the layer's word"] for row in rows] == ["no", "yes"]
+    assert {row["boards wholly right"] for row in rows} == {"1"}
+    pairs = ["pairs", str(trained), "--counts", "60", "--exactly-one"]
+    assert main(pairs) == 0
+    assert re.search(r"counting alone: found +320\n", capsys.readouterr().out)
+    assert "--exactly-one: got it without --solutions" in fails(["eval", str(trained), "--exactly-one"], capsys)
+
+
 def test_pairs_by_number_of_boards(trained: Path, tmp_path: Path) -> None:
     table = tmp_path / "pairs.csv"
     assert main(["pairs", str(trained), "--counts", "40", "360", "--append", str(table)]) == 0

@@ -139,7 +139,8 @@ def by_inference(
         raise ValueError("--joint: the network reads no images, wanted one that does, or --search alone")
     rules = None
     if options.solutions is not None:
-        rules = learn_rules(satnet_of(net), solved_boards(options.solutions, checkpoint))
+        solutions = solved_boards(options.solutions, checkpoint)
+        rules = learn_rules(satnet_of(net), solutions, exactly_one=options.exactly_one)
     if options.joint:
         assert isinstance(boards, ImageBoards)
         return evaluate_joint(

@@ -64,14 +64,20 @@ def solve_by_rules(options: Exact) -> int:
     solutions = solved_boards(options.solutions, checkpoint)
     if options.first is not None:
         solutions = solutions[: _first("--first", options.first, solutions)]
-    rules = learn_rules(satnet_of(restore(checkpoint)), solutions)
+    net = None if options.counting else satnet_of(restore(checkpoint))
+    rules = learn_rules(net, solutions, exactly_one=options.exactly_one)
     total, held, others = compare(rules, checkpoint.config.box)
+    source = f"{'' if net is None else 'the layer and '}{len(solutions):,} solved boards"
     print(
-        f"rules extracted from the layer and {len(solutions):,} solved boards: {held:,} of the {total:,} pairs of bits that "
+        f"rules extracted from {source}: {held:,} of the {total:,} pairs of bits that "
         f"exclude each other in Sudoku, {others:,} pairs that do not"
     )
     for name, boards in files:
-        described: Result = {"boards": f"{len(boards):,} boards from {name}", "rules from": len(solutions)}
+        described: Result = {
+            "boards": f"{len(boards):,} boards from {name}",
+            "rules from": len(solutions),
+            "the layer's word": "no" if net is None else "yes",
+        }
         result = described | evaluate_exact(rules, boards)
         print_result(result)
         if options.append is not None:
@@ -86,7 +92,8 @@ def count_pairs(options: Pairs) -> int:
         solutions = solved_boards(options.solutions, checkpoint)
         counts = [_first("--counts", count, solutions) for count in options.counts]
         name = f"{'permuted' if checkpoint.config.permuted else 'original'}, trained on {checkpoint.config.train:,}"
-        for row in pairs_by_boards(satnet_of(restore(checkpoint)), name, solutions, counts):
+        net = satnet_of(restore(checkpoint))
+        for row in pairs_by_boards(net, name, solutions, counts, exactly_one=options.exactly_one):
             print_result(row)
             if options.append is not None:
                 append(options.append, row)
