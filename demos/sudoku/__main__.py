@@ -26,6 +26,7 @@ from demos.sudoku.options import (
     Train,
 )
 from demos.sudoku.photo.options import Photo, PhotoStudy, PhotoTrain
+from demos.sudoku.reading.options import Reader
 
 DESCRIPTION = f"""\
 Sudoku learnt from examples by one SATNet layer, which is told nothing of the rules.
@@ -56,6 +57,7 @@ COMMANDS = {
     "exact": Exact,
     "pairs": Pairs,
     "generate": Generate,
+    "reader": Reader,
     "photo": Photo,
     "photo-train": PhotoTrain,
     "photo-study": PhotoStudy,

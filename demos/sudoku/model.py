@@ -22,6 +22,7 @@ from demos.sudoku.images import ImageBoards
 from difflayers import SATNet
 
 _LOSS_FLOOR = 1e-6
+_MOVES = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1))
 
 
 class BitNet(nn.Module):
@@ -163,10 +164,19 @@ class ConvNet(BitNet):
 
 
 class DigitReader(nn.Module):
-    """A small convolutional network that reads a digit: images (B, 28, 28) in [0, 1] to logits (B, digits)."""
+    """A small convolutional network that reads a digit: images (B, 28, 28) in [0, 1] to logits (B, digits).
 
-    def __init__(self, digits: int) -> None:
+    Parameters
+    ----------
+    digits
+        How many digits there are.
+    looks
+        :meth:`probabilities` are the mean over so many looks at an image, each of which is moved by a pixel: at most 9.
+    """
+
+    def __init__(self, digits: int, *, looks: int = 1) -> None:
         super().__init__()
+        self.looks = looks
         self.body = nn.Sequential(
             nn.Conv2d(1, 16, 5),
             nn.BatchNorm2d(16),
@@ -188,6 +198,11 @@ class DigitReader(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.body(images[:, None])
         return logits
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Return the probabilities of the digits, (B, digits)."""
+        looks = [self(images.roll(move, (1, 2)) if any(move) else images).softmax(-1) for move in _MOVES[: self.looks]]
+        return torch.stack(looks).mean(0) if len(looks) > 1 else looks[0]
 
 
 class VisualNet(nn.Module):
@@ -216,7 +231,7 @@ class VisualNet(nn.Module):
     def read(self, images: Tensor, cells: Tensor) -> Tensor:
         """Return the probabilities of the digits, (B, N ** 2, N): zero where a cell is not given."""
         size = self.box**2
-        read = self.reader(images).softmax(-1)
+        read = self.reader.probabilities(images)
         return read.new_zeros(*cells.shape, size).masked_scatter(cells[..., None], read)
 
     def forward(self, images: Tensor, cells: Tensor, *, generator: torch.Generator | None = None) -> Tensor:

@@ -181,6 +181,10 @@ class Evaluate(Command):
     """Seeds generated boards (default: 1) and the layer's random starts (default: the run's seed)."""
     mnist_root: Annotated[str | None, optional("DIR")] = None
     """For a network that reads images: where MNIST is (default: as trained)."""
+    reader: File = None
+    """Weights of `reader`: put it before the layer, or in the place of its own; images are drawn by that reader's seed."""
+    draws: int = 1
+    """Draw the images of the boards so many times, which makes so many times as many boards."""
     solver: OmitArgPrefixes[Solver] = field(default_factory=Solver)
     search: OmitArgPrefixes[Search] = field(default_factory=Search)
     rounding: Whole = None
@@ -209,7 +213,7 @@ class Evaluate(Command):
         self.machine.check()
         self.search.check()
         self.solver.check(patient=self.search.search or self.joint or self.rounding is not None)
-        check_counts(self, "count", "batch_size", "rounding", "readings")
+        check_counts(self, "count", "batch_size", "rounding", "readings", "draws")
         if self.seed is not None:
             check_seeds(self)
         if self.data is not None and self.givens is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,14 +12,15 @@ from demos.files import write_atomically
 from demos.sudoku.boards import Boards, Int8Array, format_line
 from demos.sudoku.checkpoint import Checkpoint
 from demos.sudoku.commands.common import append, boards_of_run, check_append, load_net, print_result, solved_boards
-from demos.sudoku.config import shown
+from demos.sudoku.config import TrainConfig, shown
 from demos.sudoku.data import read_csv, seen_solutions, to_boards
 from demos.sudoku.evaluation import Result, evaluate, evaluate_joint, evaluate_search
 from demos.sudoku.extraction import learn_rules
 from demos.sudoku.generator import generate, split_grids
 from demos.sudoku.images import ImageBoards, add_images
-from demos.sudoku.model import Net, satnet_of
+from demos.sudoku.model import Net, VisualNet, bit_net, satnet_of
 from demos.sudoku.options import Evaluate
+from demos.sudoku.reading.training import load_reader
 from difflayers.inference import Answers
 
 ACCEPTANCE = (
@@ -57,6 +59,10 @@ def evaluate_checkpoint(options: Evaluate) -> int:
         check_append(options.append, COLUMNS[_kind(options)])
     checkpoint, net = load_net(options.checkpoint, options.solver, options.machine)
     config = checkpoint.config
+    if options.reader is not None:
+        net, config = with_reader(net, config, options.reader)
+    if options.draws > 1 and config.images is None:
+        raise ValueError(f"--draws: got {options.draws} for boards without images, wanted --reader too, or 1")
     boards, description = boards_to_evaluate(options, checkpoint)
     try:
         seen = seen_solutions(boards_of_run(checkpoint)[0], boards)
@@ -68,6 +74,11 @@ def evaluate_checkpoint(options: Evaluate) -> int:
     seed = config.seed if options.seed is None else options.seed
     if options.mnist_root is not None:
         config = replace(config, mnist_root=options.mnist_root)
+    if options.draws > 1:
+        boards = Boards(*(np.tile(part, (options.draws, 1)) for part in (boards.puzzles, boards.solutions)))
+        description = f"{len(boards):,} boards, {options.draws} draws of the images for {description}"
+    if options.reader is not None:
+        description += f", reader of seed {config.seed}"
     boards = add_images(boards, config, train=False)
     accepted: NDArray[np.bool_] | None = None
     if _kind(options) == "one pass":
@@ -85,6 +96,14 @@ def evaluate_checkpoint(options: Evaluate) -> int:
         write_atomically(options.failures, _failures(boards, answers, right, accepted).encode())
         print(f"{int((~right).sum()):,} boards that are not wholly right: {options.failures}")
     return 0
+
+
+def with_reader(net: Net, config: TrainConfig, path: Path) -> tuple[VisualNet, TrainConfig]:
+    """Put a reader before the layer, for its images; return the network and the configuration of both."""
+    visual = VisualNet(bit_net(net))
+    visual.reader, reading = load_reader(path, config.box**2)
+    config = replace(config, images=reading.images, mnist_root=reading.mnist_root, seed=reading.seed)
+    return visual.to(net.device), config
 
 
 def _kind(options: Evaluate) -> str:
@@ -153,7 +172,7 @@ def by_inference(
             seed=seed,
             rules=rules,
         )
-    if checkpoint.config.images is not None:
+    if isinstance(net, VisualNet):
         name, wanted = (
             ("--search: alone it", "--joint too") if options.rounding is None else ("--rounding: it", "--joint")
         )
