@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import re
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any
 
 MOST = 2**31 - 1
@@ -127,14 +130,64 @@ def _read(program: str, description: str | None, options: Any, words: list[str],
 
     more = {} if start is None else {"default": start}
     config = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)  # no --no-x, no "--x None"
-    told = io.StringIO()
+    told, helped = io.StringIO(), _Help()
     try:
-        with redirect_stderr(told):
+        with redirect_stderr(told), redirect_stdout(helped):
             return tyro.cli(options, prog=program, description=description, args=words, config=config, **more)
     except SystemExit as end:
         if not end.code:
+            print(wrapped(helped.getvalue(), shutil.get_terminal_size().columns), end="")
             return None
     raise ValueError(_one_line(told.getvalue()))
+
+
+class _Help(io.StringIO):
+    """What tyro prints; it draws boxes and colours as for stdout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._like = sys.stdout
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._like.encoding
+
+    def isatty(self) -> bool:
+        return self._like.isatty()
+
+
+_BOX = "╭+"
+"""What the first box of a help begins with."""
+_HANGING = 8
+"""From this indentation on, lines that stand below each other belong together."""
+
+
+def wrapped(text: str, width: int) -> str:
+    """A help whose description is as wide as its boxes: tyro prints each paragraph of it as one line.
+
+    A line "  name    what it is" goes on below "what it is".
+    """
+    lines = text.splitlines()
+    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
+    first = next((i for i, line in enumerate(plain) if line and line[0] in _BOX), len(lines))
+    entries: list[tuple[str, int]] = []  # of the description, and where each goes on
+    for before, line in itertools.pairwise(plain[:first]):
+        if not before and not line:
+            continue
+        indent = len(line) - len(line.lstrip())
+        if entries and indent >= _HANGING and indent == entries[-1][1]:
+            entries[-1] = (f"{entries[-1][0]} {line.strip()}", indent)
+        else:
+            item = re.match(r" +\S.*?\S {2,}(?=\S)", line)
+            hang = indent if indent >= _HANGING else indent + 4 * (indent > 0)
+            entries.append((line, item.end() if item else hang))
+    told = [
+        "\n".join(
+            textwrap.wrap(line, width, subsequent_indent=" " * hang, break_long_words=False, break_on_hyphens=False)
+        )
+        for line, hang in entries
+    ]
+    return "\n".join([*lines[:1], *told, *lines[first:], ""])
 
 
 def _one_line(told: str) -> str:

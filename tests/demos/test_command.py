@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -181,3 +182,36 @@ def test_wrong_options_are_one_line_everywhere(encoding: str, terminal: bool) ->
     os.close(master)
     os.close(slave)
     assert done.stderr == "program: error: --size: got 0, wanted 1 or more\n"
+
+
+@dataclass(frozen=True)
+class Described:
+    """Not shown."""
+
+    number: int = 0
+
+
+DESCRIPTION = """\
+The first line.
+
+A paragraph of several
+lines, which are one when it is printed, and are broken where the boxes end.
+
+  name          what it is, told at such length that it
+                takes more than one line
+  python -m program --with --so --many --options --that --they --take --two --lines
+"""
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_help_is_as_wide_as_the_terminal(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert run("program", DESCRIPTION, Described, lambda _: None, ["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width and "--number INT" in "".join(lines)
+    if width == 80:
+        assert "  name          what it is, told at such length that it takes more than one line" in lines
+        assert any(line.startswith(("      --take", "      --lines")) for line in lines)
+    assert not any(before == after == "" for before, after in itertools.pairwise(lines))

@@ -1,12 +1,10 @@
 """The CPU kernels against the oracle, on the same start: values, gradients, threads, processes."""
 
-import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from difflayers import _backends, functional
-from difflayers.satnet import common, cpu, kernels, op, oracle, tiles
+from difflayers.satnet import common, cpu, kernels, op, oracle
 from difflayers.satnet import gram as gram_module
 
 # batch, n, m, aux, k
@@ -483,33 +481,3 @@ def test_awkward_rows_are_the_oracle_and_finite(dtype: torch.dtype, prox_lam: fl
         exact = p.to(torch.float64)
         for b, want in enumerate(oracle.forward(*exact, max_iter=3, eps=0.0)):
             assert_close(V[b].double(), want.V, rtol=0, atol=1e-9 if dtype == torch.float64 else 1e-3, msg=name)
-
-
-WIDTH = """
-import torch
-from difflayers.satnet import tiles
-tiles.VECTOR_BYTES = {width}
-from satnet_problems import kernel_adjoint, make_problem
-from difflayers.satnet import common, cpu, oracle
-for sizes in ((3, 13, 9, 6, 5), (2, 19, 3, 7, 9), (2, 11, 12, 3, 24)):
-    p = make_problem(*sizes)
-    grad = torch.randn_like(p.z)
-    out, V, norms, _, _ = cpu.mixing(*p, 30, 1e-6)
-    U = kernel_adjoint(p.S, V, norms, p.given, grad, 1e-2, 500, 1e-12)
-    lengths = norms * common.scaling(p.S) ** 2
-    for b, want in enumerate(oracle.forward(*p, max_iter=30, eps=1e-6)):
-        torch.testing.assert_close(V[b], want.V, rtol=0, atol=1e-9)
-        own = oracle.Solution(out[b], V[b], lengths[b], 0, 0.0)
-        u, _ = oracle.coordinate_descent(p.S, own, p.given[b], grad[b], max_iter=5000, eps=1e-16)
-        torch.testing.assert_close(U[b], u, rtol=1e-5, atol=1e-5)
-print("same")
-"""
-
-
-@pytest.mark.parametrize("width", [width for width in (16, 32, 64) if width != tiles.VECTOR_BYTES])
-def test_vectors_of_other_processors_give_the_oracle_too(width: int, tmp_path: Path) -> None:
-    """Compiled anew for each width: LLVM splits or joins what this processor does not have."""
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parent)}
-    command = [sys.executable, "-c", WIDTH.format(width=width)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert done.stdout == "same\n", done.stderr
