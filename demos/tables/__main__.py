@@ -137,9 +137,14 @@ def act(command: Train | Complete | Check | ListRules) -> int:
         write_atomically(command.cnf, learnt.rules.to_cnf().encode())
         print(f"{len(learnt.rules):,} rules written to {command.cnf}")
         return 0
-    for rule in list(learnt.rules)[: command.top or None]:
+    listed = without_weaker(list(learnt.rules), learnt.domains)
+    for rule in listed[: command.top or None]:
         print(f"{learnt.rules.describe(rule)}    (support {rule.support}, strength {rule.strength:.3g})")
-    print(f"{len(learnt.rules):,} rules")
+    weaker = len(learnt.rules) - len(listed)
+    print(
+        f"{len(learnt.rules):,} rules"
+        + (f", {weaker:,} of which follow from another one and are not listed" if weaker else "")
+    )
     return 0
 
 
