@@ -32,6 +32,11 @@ def share(value: str) -> str:
     return f"{100 * float(value):.1f}%"
 
 
+def two_places(value: str) -> str:
+    """0.98612 as 98.61%, and nothing as nothing."""
+    return value and f"{100 * float(value):.2f}%"
+
+
 def count(value: str) -> str:
     return f"{int(value):,}"
 
@@ -149,6 +154,29 @@ EXACT: dict[str, Callable[[Row], str]] = {
     "proved the only answer": field("proved to be the only answer", count),
     "ms a board": field("milliseconds a board", milliseconds),
 }
+
+
+def naming() -> Table:
+    """What each step makes of images that nobody labelled."""
+    shown = {"training images right": two_places, "training boards right": two_places, "test images right": two_places}
+    columns = {"step": field("step", str), **{name: field(name, told) for name, told in shown.items()}}
+    columns |= {name: field(name, lambda value: value and count(value)) for name in ("exclusions found", "false")}
+    return benchmark_table(read(f"{READERS}/none-0.csv"), columns)
+
+
+def images() -> Table:
+    """Boards of images, read by several readers."""
+    columns = ["known", "reader", "boards", "margin", "wholly right", "accepted", "wrong, accepted", "ms a board"]
+    table = [columns, ["---"] * len(columns)]
+    for known, name in (("labels of given cells", "given"), ("none of given cells", "none")):
+        for row in read(f"{READERS}/joint-{name}.csv"):
+            boards, seed = re.match(r"[\d,]+", row["boards"]), re.search(r"seed (\d+)", row["boards"])
+            margin = re.search(r"margin (\d+)", row["method"])
+            assert boards and seed
+            shares = (two_places(row[name]) for name in ("boards wholly right", "answers accepted"))
+            told = [known, f"seed {seed[1]}", boards[0], margin[1] if margin else "0", *shares]
+            table.append([*told, row["accepted, and wrong"], milliseconds(row["milliseconds a board"])])
+    return table
 
 
 def exact() -> Table:
@@ -357,6 +385,7 @@ def alternatives() -> Table:
     return [columns, ["---"] * len(columns), *([name, *row] for name, row in rows.items())]
 
 
+READERS = "demos/sudoku/results/readers"
 ORIGINAL = "demos/sudoku/results/original-9x9"
 NAMES = {"gcc": "GCC", "axtls": "axTLS"}
 TABLES: dict[str, Callable[[], Table]] = {
@@ -365,6 +394,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "exact": exact,
     "exact-few": exact_few,
     "few-boards": few_boards,
+    "images": images,
     "joint": joint,
     "matching-choice": matching_choice,
     "matching-comparison": matching_comparison,
@@ -374,6 +404,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "matching-memory": matching_memory,
     "matching-step": matching_step,
     "matching-warm": matching_warm,
+    "naming": naming,
     "pairs": pairs,
     "problems": problems,
     "search": search,

@@ -172,13 +172,18 @@ def read_jointly(
     if not isinstance(net, VisualNet):
         raise ValueError(f"network: got a {type(net).__name__}, wanted one that reads images")
     net.eval()
+    given = boards.picks >= 0
+    shown, which = np.unique(boards.picks[given], return_inverse=True)  # an image is on many boards and read once
+    images = boards.pool[torch.from_numpy(shown).long()].to(net.device)
     with torch.no_grad():
-        parts = [net.read(*net.inputs(boards[i : i + batch_size])) for i in range(0, len(boards), batch_size)]
+        read = torch.cat([net.reader.probabilities(part.float() / 255) for part in images.split(batch_size)])
+    seen = read.new_ones(*boards.puzzles.shape, read.shape[1])
+    seen[torch.from_numpy(given)] = read[torch.from_numpy(which)]
     solver = satnet_of(net)
     return inference.decode(
         solver.board_layer(),
         domains_of(solver.box),
-        torch.cat(parts).double().clamp(min=1e-30).log(),
+        seen.double().clamp(min=1e-30).log(),
         torch.from_numpy(boards.puzzles != 0).to(net.device),
         limit=limit,
         rules=rules,

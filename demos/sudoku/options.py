@@ -47,7 +47,6 @@ class Machine:
     """CPU threads (default: all cores for 9x9; 1 for 4x4, too small to gain by more)."""
 
     def check(self) -> None:
-        """Check the number."""
         check_counts(self, "threads")
 
 
