@@ -163,7 +163,7 @@ def read_jointly(
     margin: float = 0.0,
     seed: int = 0,
     rules: inference.Rules | None = None,
-    batch_size: int = 100,
+    batch_size: int = 1000,
 ) -> inference.Answers:
     """Read and complete boards of images by `difflayers.inference.decode`.
 
