@@ -96,24 +96,19 @@ def choice() -> Table:
 
 
 def _search(rows: list[Row]) -> Table:
-    columns = ["boards", "decimations, at most", "after one", "wholly right", "wrong, accepted", "passes", "ms a board"]
-    table = [columns, ["---"] * len(columns)]
-    for row in rows:
-        most = re.search(r"at most (\d+) paths", row["method"])
-        first = re.match(r"1: ([\d.]+)%", row["accepted within so many paths"])
-        assert most and first
-        table.append(
-            [
-                row["boards"].replace(".csv.gz", ""),
-                most[1],
-                share(str(float(first[1]) / 100)),
-                share(row["boards wholly right"]),
-                row["accepted, and wrong"],
-                milliseconds(row["mean forward passes a board"]),
-                milliseconds(row["milliseconds a board"]),
-            ]
-        )
-    return table
+    def found(pattern: str) -> Callable[[str], str]:
+        return lambda value: re.findall(pattern, value)[0]
+
+    columns = {
+        "boards": field("boards", lambda value: value.replace(".csv.gz", "")),
+        "decimations, at most": field("method", found(r"at most (\d+) paths")),
+        "after one": field("accepted within so many paths", found(r"^1: ([\d.]+%)")),
+        "wholly right": field("boards wholly right", share),
+        "wrong, accepted": field("accepted, and wrong", str),
+        "passes": field("mean forward passes a board", milliseconds),
+        "ms a board": field("milliseconds a board", milliseconds),
+    }
+    return benchmark_table(rows, columns)
 
 
 def search() -> Table:
@@ -203,23 +198,18 @@ def pairs() -> Table:
 
 
 def problems() -> Table:
-    columns = ["kind", "boards", "minutes", "rules", "longest", "AUC", "one pass", "search", "exact, extracted rules"]
-    return [
-        columns,
-        ["---"] * len(columns),
-        *(
-            [
-                row["kind"],
-                count(row["boards"]),
-                f"{float(row['minutes']):.1f}",
-                count(row["rules"]),
-                row["longest_rule"],
-                f"{float(row['auc']):.2f}",
-                *(share(row[name]) for name in ("one_pass", "search", "exact")),
-            ]
-            for row in read("demos/problems/results/results.csv")
-        ),
-    ]
+    columns = {
+        "kind": field("kind", str),
+        "boards": field("boards", count),
+        "minutes": field("minutes", lambda value: f"{float(value):.1f}"),
+        "rules": field("rules", count),
+        "longest": field("longest_rule", str),
+        "AUC": field("auc", lambda value: f"{float(value):.2f}"),
+        "one pass": field("one_pass", share),
+        "search": field("search", share),
+        "exact, extracted rules": field("exact", share),
+    }
+    return benchmark_table(read("demos/problems/results/results.csv"), columns)
 
 
 def validity() -> Table:

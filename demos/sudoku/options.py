@@ -1,7 +1,6 @@
 """The commands and their options; those of photographs are in `demos.sudoku.photo.options`.
 
-Nothing here imports torch, so that ``--help`` and wrong options answer at once: `Command.check` says what can be seen to
-be wrong without it, and only `Command.act` imports what does the work.
+Nothing here imports torch, so that ``--help`` and wrong options answer at once; only `Command.act` imports what does the work.
 """
 
 from __future__ import annotations
