@@ -187,7 +187,8 @@ def wrapped(text: str, width: int) -> str:
         )
         for line, hang in entries
     ]
-    return "\n".join([*lines[:1], *told, *lines[first:], ""])
+    usage = textwrap.wrap(lines[0], width, subsequent_indent=" " * 7, break_long_words=False, break_on_hyphens=False)
+    return "\n".join([*usage, *told, *lines[first:], ""])
 
 
 def _one_line(told: str) -> str:

@@ -166,12 +166,9 @@ class ConvNet(BitNet):
 class DigitReader(nn.Module):
     """A small convolutional network that reads a digit: images (B, 28, 28) in [0, 1] to logits (B, digits).
 
-    Parameters
-    ----------
-    digits
-        How many digits there are.
-    looks
-        :meth:`probabilities` are the mean over so many looks at an image, each of which is moved by a pixel: at most 9.
+    Args:
+        digits: How many digits there are.
+        looks: `probabilities` are the mean over so many looks at an image, each of which is moved by a pixel: at most 9.
     """
 
     def __init__(self, digits: int, *, looks: int = 1) -> None:

@@ -56,22 +56,15 @@ def train_reader(
 ) -> DigitReader:
     """Train a reader from random weights.
 
-    Parameters
-    ----------
-    images
-        uint8 of shape (count, 28, 28).
-    names
-        Of each image: the digit less 1.
-    digits
-        How many there are.
-    config
-        How.
-    epochs
-        Times through the images.
-    smoothing
-        This share of the target is spread over all digits: where some names are wrong, the reader should not be too sure.
-    description
-        For the progress bar.
+    Args:
+        images: uint8 of shape (count, 28, 28).
+        names: Of each image: the digit less 1.
+        digits: How many there are.
+        config: How.
+        epochs: Times through the images.
+        smoothing: This share of the target is spread over all digits: where some names are wrong, the reader should not be too
+            sure.
+        description: For the progress bar.
     """
     generator = torch.Generator().manual_seed(config.seed)
     with torch.random.fork_rng(devices=[]):
