@@ -61,6 +61,13 @@ def test_code_blocks_of_a_page(page: Path) -> None:
         exec(compile(block, str(page), "exec"), namespace)
 
 
+def test_each_demo_has_a_page_that_names_its_first_file() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    named = re.findall(r"\*\*The first file to read\*\* is `(demos/(\w+)/[\w/]+\.py)`", text)
+    assert {demo for _, demo in named} == {path.parent.name for path in (ROOT / "demos").glob("*/__main__.py")}
+    assert all((ROOT / file).is_file() for file, _ in named)
+
+
 def test_readme_example_is_a_network_that_gets_gradients() -> None:
     (first, *_) = BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
     namespace: dict[str, object] = {}
