@@ -13,6 +13,7 @@ from tyro.conf import subcommand
 
 from demos.command import guarded, run
 from demos.sudoku.config import PRESETS
+from demos.sudoku.growth_options import Growth
 from demos.sudoku.options import (
     PROGRAM,
     Command,
@@ -22,6 +23,7 @@ from demos.sudoku.options import (
     Generate,
     Pairs,
     Rules,
+    Size,
     Solve,
     Train,
 )
@@ -58,6 +60,7 @@ COMMANDS = {
     "pairs": Pairs,
     "generate": Generate,
     "reader": Reader,
+    "growth": Growth,
     "photo": Photo,
     "photo-train": PhotoTrain,
     "photo-study": PhotoStudy,
@@ -93,7 +96,8 @@ def start_of_training(words: list[str]) -> Train:
 
         config = load_checkpoint(output).config
     data = None if config.data is None else Path(config.data)
-    return Train(box=3 if config.box == 3 else 2, output=output, data=data, training=config.options)
+    box: Size = 2 if config.box == 2 else 3 if config.box == 3 else 4
+    return Train(box=box, output=output, data=data, training=config.options)
 
 
 def act(command: Command) -> int:

@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 
 Int8Array = NDArray[np.int8]
 
-BOXES = (2, 3)
-"""The supported box sizes: 4x4 and 9x9 boards."""
+BOXES = (2, 3, 4)
+"""The supported box sizes: 4x4, 9x9 and 16x16 boards."""
+
+DIGITS = "123456789ABCDEFG"
+"""How digits are written; A to G, or a to g, are 10 to 16."""
 
 _BLANKS = "._-*?"
 _BOLD, _RESET = "\x1b[1;32m", "\x1b[0m"
@@ -23,7 +26,7 @@ _BOLD, _RESET = "\x1b[1;32m", "\x1b[0m"
 def check_box(box: int) -> int:
     """Return ``box`` if it is a supported box size, else raise ``ValueError``."""
     if box not in BOXES:
-        raise ValueError(f"box: got {box!r}, wanted 2 (4x4 boards) or 3 (9x9 boards)")
+        raise ValueError(f"box: got {box!r}, wanted 2 (4x4 boards), 3 (9x9 boards) or 4 (16x16 boards)")
     return box
 
 
@@ -32,7 +35,7 @@ def box_of(cells: int) -> int:
     for box in BOXES:
         if cells == box**4:
             return box
-    raise ValueError(f"a board of {cells} cells: wanted 16 (4x4) or 81 (9x9)")
+    raise ValueError(f"a board of {cells} cells: wanted 16 (4x4), 81 (9x9) or 256 (16x16)")
 
 
 @dataclass(frozen=True)
@@ -93,22 +96,22 @@ def parse_board(text: str) -> Int8Array:
     """
     text = text.strip()
     if len(text) not in [box**4 for box in BOXES]:
-        raise ValueError(f"{len(text)} characters in {_shorten(text)!r}: wanted 16 (4x4) or 81 (9x9)")
+        raise ValueError(f"{len(text)} characters in {_shorten(text)!r}: wanted 16 (4x4), 81 (9x9) or 256 (16x16)")
     size = box_of(len(text)) ** 2
-    plain = text.translate(str.maketrans(_BLANKS, "0" * len(_BLANKS))).encode("ascii", "replace")
-    digits = np.frombuffer(plain, np.uint8) - ord("0")
-    wrong = np.flatnonzero(digits > size)  # characters below "0" have wrapped round
-    if len(wrong):
-        raise ValueError(
-            f"character {text[wrong[0]]!r} at position {wrong[0] + 1} of {_shorten(text)!r}: "
-            f"wanted 1 to {size}, or 0 or one of {_BLANKS} for a blank"
-        )
-    return digits.astype(np.int8)
+    values = dict.fromkeys("0" + _BLANKS, 0)
+    values |= {c: digit for digit in range(1, size + 1) for c in (DIGITS[digit - 1], DIGITS[digit - 1].lower())}
+    for place, character in enumerate(text, 1):
+        if character not in values:
+            raise ValueError(
+                f"character {character!r} at position {place} of {_shorten(text)!r}: "
+                f"wanted 1 to {DIGITS[size - 1]}, or 0 or one of {_BLANKS} for a blank"
+            )
+    return np.array([values[character] for character in text], np.int8)
 
 
 def format_line(board: Int8Array) -> str:
     """Write one board as ``N ** 2`` digits in a line, 0 for a blank."""
-    return "".join(map(str, board.tolist()))
+    return "".join(("0" + DIGITS)[digit] for digit in board.tolist())
 
 
 def format_board(board: Int8Array, puzzle: Int8Array | None = None, *, color: bool = False) -> str:
@@ -128,7 +131,7 @@ def format_board(board: Int8Array, puzzle: Int8Array | None = None, *, color: bo
             cells = []
             for column in range(start, start + box):
                 cell = row * size + column
-                digit = str(board[cell]) if board[cell] else "."
+                digit = ("." + DIGITS)[board[cell]]
                 filled = puzzle is not None and not puzzle[cell]
                 if filled and color:
                     cells.append(f" {_BOLD}{digit}{_RESET}")

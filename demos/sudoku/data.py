@@ -85,7 +85,8 @@ def _find_columns(path: Path, first_row: list[str], wanted: tuple[str, ...]) -> 
     positions = [next((i for i, n in enumerate(names) if n in _COLUMN_NAMES[column]), -1) for column in wanted]
     if -1 not in positions:
         return positions, True
-    if set(names[0]) <= set("0123456789._-*?"):  # a board: there is no header
+    # A board: there is no header. That of a 16x16 board has letters, too.
+    if set(names[0]) <= set("0123456789._-*?") or len(names[0]) == 256:
         return list(range(len(wanted))), False
     raise ValueError(f"{path}, line 1: got the header {','.join(first_row)!r}, wanted a column {' and '.join(wanted)}")
 

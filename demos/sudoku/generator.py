@@ -21,7 +21,7 @@ from tqdm import tqdm
 from demos.sudoku import digging
 from demos.sudoku.boards import Boards, Int8Array, check_box, obeys_rules
 
-MIN_GIVENS = {2: 4, 3: 22}
+MIN_GIVENS = {2: 4, 3: 22, 4: 110}
 """The fewest givens that `generate` accepts, by box size.
 
 4x4 puzzles with fewer than 4 givens do not exist. 9x9 puzzles exist down to 17, but digging seldom gets
@@ -44,6 +44,22 @@ def _all_grids_4x4() -> Int8Array:
     return grids[obeys_rules(grids)]
 
 
+def _shuffled_grid(box: int, seed: int, number: int) -> Int8Array:
+    """Shuffle the digits of one solved board, its bands, the rows of each, its stacks, the columns of each, and transpose it
+    or not: shape (N ** 2,).
+
+    The boards that come of it are few of all there are, but no two cells, digits or lines are told apart.
+    """
+    size = box * box
+    random = np.random.default_rng([seed, number])
+    rows, columns = np.mgrid[:size, :size]
+    board = random.permutation(size)[(box * (rows % box) + rows // box + columns) % size] + 1
+    for _ in range(2):
+        order = np.concatenate([box * band + random.permutation(box) for band in random.permutation(box)])
+        board = board[order].T
+    return (board.T if random.integers(2) else board).astype(np.int8).ravel()
+
+
 def count_solutions(puzzle: Int8Array, limit: int = 2) -> int:
     """Count the solutions of one puzzle of shape (N ** 2,), stopping at ``limit``."""
     board = np.ascontiguousarray(puzzle, dtype=np.int8)
@@ -64,11 +80,11 @@ def generate(
 ) -> Boards:
     """Generate ``count`` puzzles, each with exactly one solution.
 
-    No two puzzles are the same, and no two 9x9 puzzles have the same solution. (There are only 288 solved 4x4
+    No two puzzles are the same, and no two 9x9 or 16x16 puzzles have the same solution. (There are only 288 solved 4x4
     boards, so those come up again and again.)
 
     Args:
-        box: The box size: 2 for 4x4 boards, 3 for 9x9 boards.
+        box: The box size: 2 for 4x4 boards, 3 for 9x9 boards, 4 for 16x16 boards.
         givens: How many cells each puzzle gives, or the lowest and highest number, between which each puzzle draws its own, all
             equally likely. At least ``MIN_GIVENS[box]``, and fewer than there are cells.
         count: How many puzzles.
@@ -90,9 +106,10 @@ def generate(
         raise ValueError(f"count: got {count}, wanted at most 2**31 - 1")
     if not 0 <= seed < 1 << 64:
         raise ValueError(f"seed: got {seed}, wanted 0 or more and less than 2**64")
-    distinct_solutions = box == 3 and grids is None
+    distinct_solutions = box > 2 and grids is None
+    shuffled = box == 4 and grids is None
     if grids is None:
-        # All 4x4 boards are equally likely; 9x9 boards are filled at random.
+        # All 4x4 boards are equally likely; 9x9 boards are filled at random, 16x16 ones are shuffled (see below).
         grids = _all_grids_4x4() if box == 2 else np.empty((0, size**2), np.int8)
 
     puzzles = np.empty((count, size**2), np.int8)
@@ -103,7 +120,9 @@ def generate(
         total=count, desc="generating puzzles", unit=" puzzles", disable=not progress, delay=1, leave=False
     ) as bar:
         while done < count:
-            chunk = min(_CHUNK, count - done)
+            chunk = 1 if shuffled else min(_CHUNK, count - done)
+            if shuffled:
+                grids = _shuffled_grid(box, seed, drawn)[None]
             new_puzzles = np.empty((chunk, size**2), np.int8)
             new_solutions = np.empty((chunk, size**2), np.int8)
             if not digging.dig_all(box, lowest, highest, np.uint64(seed), drawn, grids, new_puzzles, new_solutions):
@@ -136,7 +155,7 @@ def generate_split(
 ) -> tuple[Boards, Boards]:
     """Generate training and test puzzles such that no solved board of the test puzzles was seen in training.
 
-    9x9 puzzles have a solution of their own each. Of the 288 solved 4x4 boards, `HELD_OUT_GRIDS`, drawn
+    9x9 and 16x16 puzzles have a solution of their own each. Of the 288 solved 4x4 boards, `HELD_OUT_GRIDS`, drawn
     with the seed, are kept for the test puzzles.
     """
     if check_box(box) == 2:

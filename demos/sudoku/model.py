@@ -29,7 +29,7 @@ class BitNet(nn.Module):
     """What networks over the ``N ** 3`` bits of a board have in common.
 
     Args:
-        box: Box size: 2 for 4x4 boards, 3 for 9x9 boards.
+        box: Box size: 2 for 4x4 boards, 3 for 9x9 boards, 4 for 16x16 boards.
         permutation: Of shape (N ** 3,): the network sees its bits in this order, and its answers are put back.
     """
 

@@ -21,7 +21,7 @@ PROGRAM = "python -m demos.sudoku"
 
 Run = Annotated[Path, arg(metavar="CHECKPOINT")]
 Real = Annotated[float | None, optional("X")]
-Size = Literal[2, 3]
+Size = Literal[2, 3, 4]
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,11 @@ class Train(Command):
 
     The output directory gets a checkpoint (safetensors), the metrics (CSV) and the learning curve (PNG), renewed after every
     epoch. Processes of torchrun share each batch and train as one would. The defaults are those for 9x9 boards;
-    `train --box 2 --help` lists those for 4x4.
+    `train --box 2 --help` lists those for 4x4, `--box 4` those for 16x16.
     """
 
     box: Size = 3
-    """2 for 4x4 boards, 3 for 9x9 boards."""
+    """2 for 4x4 boards, 3 for 9x9 boards, 4 for 16x16 boards."""
     output: Path = Path("runs/train-9x9")
     """Directory of the run."""
     resume: bool = False
@@ -248,7 +248,7 @@ class Solve(Command):
     """
 
     puzzle: Annotated[Positional[str], arg(metavar="PUZZLE|FILE")]
-    """81 or 16 characters, row by row, 0 or . for a blank; or a file: one such puzzle a line, or a CSV with a column puzzle."""
+    """81, 16 or 256 characters, row by row, 0 or . for a blank; or a file: one such puzzle a line, or a CSV (column puzzle)."""
     checkpoint: Run
     """A checkpoint, or the directory of a run."""
     output: File = None
@@ -375,9 +375,9 @@ class Generate(Command):
     """
 
     box: Size = 3
-    """2 for 4x4 boards, 3 for 9x9 boards."""
+    """2 for 4x4 boards, 3 for 9x9 boards, 4 for 16x16 boards."""
     givens: GivensIfAny = None
-    """Given cells a board, at least 22 for 9x9 and 4 for 4x4 (default: 31-36 for 9x9, 4-8 for 4x4)."""
+    """Given cells a board, at least 22 for 9x9, 4 for 4x4 and 110 for 16x16 (default: as in training)."""
     count: int = 10
     """How many."""
     source: Annotated[File, arg(name="from")] = None

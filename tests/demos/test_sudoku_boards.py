@@ -66,10 +66,20 @@ def test_parse_and_format_round_trip() -> None:
     assert (parse_board(text.replace("0", ".")) == board).all()
 
 
+def test_digits_of_16x16_boards() -> None:
+    text = "123456789ABCDEFG" * 15 + "0g" + "." * 14
+    board = parse_board(text)
+    assert board[:16].tolist() == list(range(1, 17)) and board[-16:].tolist() == [0, 16] + 14 * [0]
+    assert format_line(board) == text.replace("g", "G").replace(".", "0")
+    assert format_board(board).splitlines()[0] == " 1 2 3 4 | 5 6 7 8 | 9 A B C | D E F G"
+    with pytest.raises(ValueError, match=r"character 'H' at position 1 of .* wanted 1 to G, or 0"):
+        parse_board("H" * 256)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("123", "3 characters in '123': wanted 16 (4x4) or 81 (9x9)"),
+        ("123", "3 characters in '123': wanted 16 (4x4), 81 (9x9) or 256 (16x16)"),
         ("1" * 80, "80 characters"),
         ("123434122143432x", "character 'x' at position 16"),
         (

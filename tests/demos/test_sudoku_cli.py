@@ -20,7 +20,7 @@ from demos.sudoku.__main__ import COMMANDS, main
 from demos.sudoku.boards import Boards, format_line, obeys_rules, parse_board
 from demos.sudoku.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from demos.sudoku.config import TrainConfig
-from demos.sudoku.data import load_split, read_csv, write_csv
+from demos.sudoku.data import load_split, read_csv, read_puzzles, write_csv
 from demos.sudoku.generator import generate
 from demos.sudoku.train import CURVE_NAME, Trainer
 
@@ -723,3 +723,25 @@ def test_a_reader_that_stops_early() -> None:
     assert done.stdout == "puzzle,solution\n"
     assert "rror" not in done.stderr
     assert "pipe" not in done.stderr
+
+
+def test_growth_is_measured_in_a_process_for_each_size(tmp_path: Path) -> None:
+    table = tmp_path / "growth.csv"
+    assert main(["growth", "--boxes", "2", "3", "--batch-size", "2", "--steps", "1", "--append", str(table)]) == 0
+    with open(table, newline="") as file:
+        small, large = csv.DictReader(file)
+    assert (small["board"], small["bits"], large["board"], large["bits"]) == ("4x4", "64", "9x9", "729")
+    assert int(large["weights"]) == (1 + 729 + 300) * 600
+    assert 0 < float(small["seconds a step"]) < float(large["seconds a step"])
+    assert 0 < int(large["of that before the first step, MB"]) <= int(large["peak memory, MB"])
+
+
+def test_16x16_boards_from_generating_to_solving(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    boards, run, solved = tmp_path / "boards.csv", tmp_path / "run", tmp_path / "solved.csv"
+    assert main(["generate", "--box", "4", "--givens", "240", "--count", "3", "--output", str(boards)]) == 0
+    sizes = ["--m", "8", "--aux", "0", "--k", "4", "--max-iter", "2", "--batch-size", "1", "--epochs", "1"]
+    options = ["--data", str(boards), "--train", "2", "--test", "1", *sizes, "--output", str(run)]
+    assert main(["train", "--box", "4", *options]) == 0
+    assert "16x16 boards" in capsys.readouterr().out
+    assert main(["solve", str(boards), "--checkpoint", str(run), "--output", str(solved)]) in (0, 1)
+    assert read_csv(boards).puzzles.tolist() == read_puzzles(solved).tolist()

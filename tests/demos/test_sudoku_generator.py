@@ -207,3 +207,13 @@ def test_more_cells_are_given() -> None:
     for givens in (0, 81, (30, 29)):
         with pytest.raises(ValueError, match="wanted 1 to 80"):
             add_givens(boards, givens)
+
+
+def test_16x16_boards_are_shuffled_and_have_one_solution() -> None:
+    boards = generate(4, (150, 170), 4, seed=5)
+    check(boards, 150, 170)
+    assert distinct(boards.solutions) == 4
+    assert (generate(4, (150, 170), 2, seed=5).puzzles == boards.puzzles[:2]).all()
+    assert distinct(np.concatenate((boards.solutions, generate(4, 250, 4, seed=6).solutions))) == 8
+    train, test = generate_split(4, 250, 3, 2, seed=1)
+    assert not {board.tobytes() for board in train.solutions} & {board.tobytes() for board in test.solutions}

@@ -42,7 +42,7 @@ def describe_data(config: TrainConfig) -> str:
         f"{size}x{size} boards{config.variant}, generated, {shown(config.givens)} of {size**2} cells given: "
         f"{config.train:,} to train on, {config.test:,} to test on"
     )
-    if config.box == 3:
+    if config.box > 2:
         return text + ";\nunseen means: no two of these boards have the same solution"
     return text + (
         f";\nunseen means: of the 288 solved 4x4 boards there are, {HELD_OUT_GRIDS} never occur in training, "
