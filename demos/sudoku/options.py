@@ -219,13 +219,12 @@ class Evaluate(Command):
         if self.rounding is not None and self.joint:
             raise ValueError("--rounding, --joint: got both, wanted one of the two")
         if self.solutions is not None and (self.rounding is not None or not (self.search.search or self.joint)):
-            raise ValueError(
-                "--solutions: got it with --rounding, or without --search or --joint, which propagate rules"
-            )
-        if self.rules_alone and self.solutions is None:
-            raise ValueError("--rules-alone: got it without --solutions, from which the rules are extracted")
-        if self.exactly_one and self.solutions is None:
-            raise ValueError("--exactly-one: got it without --solutions, from which the rules are extracted")
+            message = "got it with --rounding, or without --search or --joint, which propagate rules"
+            raise ValueError(f"--solutions: {message}")
+        for name in ("rules_alone", "exactly_one"):
+            if getattr(self, name) and self.solutions is None:
+                option = "--" + name.replace("_", "-")
+                raise ValueError(f"{option}: got it without --solutions, from which the rules are extracted")
         if not 0 <= self.margin < math.inf:
             raise ValueError(f"--margin: got {self.margin}, wanted a finite number of 0 or more")
         if self.margin and not self.joint:
