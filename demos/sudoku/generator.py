@@ -1,8 +1,8 @@
 """Puzzles with exactly one solution, seeded.
 
-A puzzle is dug out of a solved board, a random one or, for 16x16 boards, one that is shuffled: its cells are visited in random order, and each is blanked unless that
-would let in a second solution, until the wanted number of givens is left. Where the digging ends above that
-number, it starts again from another board.
+A puzzle is dug out of a solved board, a random one or, for 16x16 boards, one that is shuffled. Its cells are visited in
+random order, and each is blanked unless that would let in a second solution, until the wanted number of givens is left.
+Where the digging ends above that number, it starts again from another board.
 
 Every puzzle draws from a random stream of its own, keyed by the seed and the puzzle's number, so that the
 same seed gives the same puzzles: whatever the count, the machine or the number of threads.
