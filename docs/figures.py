@@ -184,6 +184,20 @@ def exact_few() -> Table:
     return benchmark_table(rows, {"solved boards": field("rules from", count), **EXACT})
 
 
+def growth() -> Table:
+    """What a training step costs as boards grow."""
+    columns = {
+        "board": field("board", str),
+        "bits": field("bits", count),
+        "weights": field("weights", count),
+        "boards a step": field("boards a step", count),
+        "CPU seconds a step": field("CPU seconds a step"),
+        "peak memory": field("peak memory, MB", count, " MB"),
+        "of that before the first step": field("of that before the first step, MB", count, " MB"),
+    }
+    return benchmark_table(read("demos/sudoku/results/growth.csv"), columns)
+
+
 def pairs() -> Table:
     """Which exclusions are found from how many boards."""
     columns = ["layer", "boards", "counting alone", "with the layer"]
@@ -384,6 +398,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "exact": exact,
     "exact-few": exact_few,
     "few-boards": few_boards,
+    "growth": growth,
     "images": images,
     "joint": joint,
     "matching-choice": matching_choice,

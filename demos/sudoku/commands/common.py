@@ -119,7 +119,7 @@ def _cell(name: str, value: str | float | int) -> str:
         return value
     if isinstance(value, int):
         return f"{value:,}"
-    if name.startswith(("loss", "milliseconds", "mean")):
+    if name.startswith(("loss", "milliseconds", "mean", "seconds", "CPU seconds")):
         return f"{value:.5g}"
     return f"{value:.2%}"
 
