@@ -96,6 +96,10 @@ class TrainConfig(TrainOptions):
             raise ValueError(f"--network: got {self.network!r}, wanted one of {', '.join(NETWORKS)}")
         if self.images is not None and self.images not in IMAGE_NAMES:
             raise ValueError(f"--images: got {self.images!r}, wanted mnist or digits")
+        if self.images is not None and self.box > 3:
+            raise ValueError(
+                "--images: got it for 16x16 boards, but no image shows a digit above 9; wanted --box 2 or 3"
+            )
         if not self.given_labels and self.images is None:
             raise ValueError("--no-given-labels: without images the given bits pass through; wanted --images too")
         if self.masks is not None:

@@ -12,7 +12,7 @@ from demos.command import check_counts, check_rate, check_seeds
 from demos.files import check_folder
 from demos.options import File, optional
 from demos.sudoku.config import DEFAULTS, TrainConfig
-from demos.sudoku.options import Command, Machine, Size
+from demos.sudoku.options import Command, Machine
 
 READER_FILE = "reader.safetensors"
 METRICS_FILE = "metrics.csv"
@@ -72,7 +72,7 @@ class Reader(Command):
     boards as read, for `train --data` and `eval --solutions`. `eval CHECKPOINT --reader` puts the reader before a layer.
     """
 
-    box: Size = 3
+    box: Literal[2, 3] = 3
     """2 for 4x4 boards, 3 for 9x9 boards."""
     data: File = None
     """CSV, plain or gzipped, with the columns puzzle and solution (default: generated boards)."""
