@@ -741,6 +741,7 @@ def test_16x16_boards_from_generating_to_solving(tmp_path: Path, capsys: pytest.
     assert main(["generate", "--box", "4", "--givens", "240", "--count", "3", "--output", str(boards)]) == 0
     sizes = ["--m", "8", "--aux", "0", "--k", "4", "--max-iter", "2", "--batch-size", "1", "--epochs", "1"]
     options = ["--data", str(boards), "--train", "2", "--test", "1", *sizes, "--output", str(run)]
+    capsys.readouterr()
     assert "--images: got it for 16x16 boards" in fails(["train", "--box", "4", *options, "--images", "digits"], capsys)
     assert main(["train", "--box", "4", *options]) == 0
     assert "16x16 boards" in capsys.readouterr().out
