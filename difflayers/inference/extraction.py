@@ -71,7 +71,7 @@ def extract_rules(
     in a ninth of 99 solutions. The function searches for all partitions. For each of them it sums up how many sets would be one
     by accident, were the literals independent, if all or some of its own literals were replaced. It keeps the partitions of
     which this is least, as long as these numbers sum to at most `false_rules`. The fewer the solutions, the longer the search;
-    it ends after about ten seconds, and what it has found then counts.
+    it ends after three billion steps, and what it has found then counts.
 
     Args:
         layer: a trained layer. If None, rules are found by counting alone; a comparison shows what the layer adds.

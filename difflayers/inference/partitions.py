@@ -15,7 +15,7 @@ from difflayers.inference.rules import Rule
 LARGEST = 64
 """The most literals of a set."""
 STEPS = 3 * 10**9
-"""The search for sets ends after so many literals that were looked at, which takes about ten seconds."""
+"""The search for sets ends after so many literals that were looked at."""
 SETS = 20_000
 """The most sets that have one literal as their lowest."""
 
