@@ -128,7 +128,7 @@ class TrackRun:
     def steps(self) -> Iterator[tuple[int, Frame, Labels]]:
         """Track all frames that are left, one a step: its number, the picture, its labels. The last step writes the video."""
         self.output.mkdir(parents=True, exist_ok=True)
-        t = self.start
+        t, earlier = self.start, _names(self.output / OBJECTS_NAME) | _names(self._rows_path)
         with self._rows_path.open("a" if self.start else "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             if not self.start:
@@ -145,6 +145,10 @@ class TrackRun:
         pictures = (overlay(frame, labels) for frame, labels in self._results())
         write_video(self.output / OVERLAY_NAME, _even(pictures), fps=self.video.fps)
         write_atomically(self.output / SHEET_NAME, self._sheet(t))
+        stale = earlier - _names(self._rows_path)  # of a longer run that this one replaces
+        for path in (self.output / MASKS_NAME).glob("*.png"):
+            if path.stem in stale:
+                path.unlink()
         self._rows_path.replace(self.output / OBJECTS_NAME)
         (self.output / STATE_NAME).unlink(missing_ok=True)
 
@@ -218,6 +222,14 @@ class TrackRun:
             self.follower.keep(self.video.first, self.first)  # what the objects look like
             self.follower.keep(last, read_labels(self.output / MASKS_NAME / f"{name}.png", self.video.size))
         return int(t)
+
+
+def _names(objects: Path) -> set[str]:
+    """Of the frames that a table of objects knows."""
+    if not objects.exists():
+        return set()
+    with objects.open(encoding="utf-8", newline="") as file:
+        return {row["name"] for row in csv.DictReader(file) if row.get("name")}
 
 
 def _even(pictures: Iterator[Frame]) -> Iterator[Frame]:

@@ -205,6 +205,18 @@ def test_the_truth_of_some_frames(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "has no masks of a frame after the first" in capsys.readouterr().err
 
 
+def test_a_shorter_video_replaces_a_longer_one_with_all_its_masks(tmp_path: Path) -> None:
+    for name, frames in (("long", 5), ("short", 3)):
+        folder(tmp_path / name / "frames", frames=frames)
+    rest = ["--masks", str(tmp_path / "long" / "first.png"), "--output", str(tmp_path / "out"), "--overwrite"]
+    assert main(["track", str(tmp_path / "long" / "frames"), *rest]) == 0
+    masks = tmp_path / "out" / "masks"
+    (masks / "mine.png").write_bytes(b"not of a run")
+    assert len(list(masks.iterdir())) == 6
+    assert main(["track", str(tmp_path / "short" / "frames"), *rest]) == 0
+    assert sorted(path.name for path in masks.iterdir()) == ["0000.png", "0001.png", "0002.png", "mine.png"]
+
+
 def test_an_appearance_is_learned_from_one_frame() -> None:
     frame, labels = scene(0)
     pixels = pixels_of(frame)
