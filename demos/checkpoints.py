@@ -6,9 +6,11 @@ import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 
 @contextmanager
@@ -77,3 +79,29 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
 def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Return the tensors whose names begin so, by the rest of their names."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def training_tensors(module: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Return what a training needs to go on: the weights as ``model.*``, the optimizer's state as ``adam.PARAMETER.*``."""
+    tensors = {f"model.{name}": value for name, value in module.state_dict().items()}
+    for name, parameter in module.named_parameters():
+        tensors |= {f"adam.{name}.{key}": value for key, value in optimizer.state.get(parameter, {}).items()}
+    return {name: value.cpu().contiguous() for name, value in tensors.items()}
+
+
+def load_training(module: nn.Module, optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Load what :func:`training_tensors` has returned."""
+    load_weights(module, with_prefix(tensors, "model."))
+    for name, parameter in module.named_parameters():
+        if state := with_prefix(tensors, f"adam.{name}."):
+            optimizer.state[parameter] = {
+                key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
+            }
+
+
+def check_same_run(path: Path, written: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise ``ValueError``, naming the options, if a checkpoint to be resumed was written with others than are wanted."""
+    if other := [
+        f"--{name.replace('_', '-')} {written.get(name)}" for name in wanted if written.get(name) != wanted[name]
+    ]:
+        raise ValueError(f"--resume: {path} is of a run with {', '.join(other)}; wanted the same options")

@@ -6,6 +6,7 @@ and through the matching layer, tracks the objects of unseen clips, and compares
   python -m demos.vos
   python -m demos.vos train --loss layer --output runs/vos-layer
   python -m demos.vos train --data DAVIS --layout davis2016 --split train --paste 30 --output runs/vos-davis
+  python -m demos.vos train-masks DAVIS --layout davis2016 --split train --output runs/vos-masks
   python -m demos.vos eval DAVIS --layout davis2017 --proposals maskrcnn --cache runs/proposals --features runs/vos-davis
   python -m demos.vos eval DAVIS --layout davis2016 --proposals DAVIS/Proposals/480p --features pairs=A layer=B
   python -m demos.vos track VIDEO.mp4 --masks FIRST.png --output runs/track
@@ -21,12 +22,13 @@ from typing import Annotated
 from tyro.conf import subcommand
 
 from demos.command import run
-from demos.vos.options import Demo, Evaluate, Track, Train
+from demos.vos.options import Demo, Evaluate, Track, Train, TrainMasks
 
 PROGRAM = "python -m demos.vos"
 Command = (
     Annotated[Demo, subcommand("demo")]
     | Annotated[Train, subcommand("train")]
+    | Annotated[TrainMasks, subcommand("train-masks")]
     | Annotated[Evaluate, subcommand("eval")]
     | Annotated[Track, subcommand("track")]
 )
@@ -44,7 +46,7 @@ _NEEDED = (
 )
 
 
-def act(options: Demo | Train | Evaluate | Track) -> int:
+def act(options: Demo | Train | TrainMasks | Evaluate | Track) -> int:
     """Do what the command line says. What is slow to import is imported here, so that --help answers at once."""
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         raise ValueError(f"{missing[0]} is not installed; wanted: pip install '.[demos]' in the project's folder")
@@ -57,6 +59,10 @@ def act(options: Demo | Train | Evaluate | Track) -> int:
             from demos.vos.commands import train_features
 
             train_features(options)
+        elif isinstance(options, TrainMasks):
+            from demos.vos.train_masks import train_masks
+
+            train_masks(options)
         elif isinstance(options, Evaluate):
             from demos.vos.commands import evaluate_clips
 

@@ -96,7 +96,7 @@ def _training_clips(options: Train) -> tuple[list[Clip], list[Clip]]:
         clips = [*synthetic_clips("train", options.train_clips, seed)]
         tuning = [*synthetic_clips("tune", TUNING_CLIPS if count is None else count, seed)]
     else:
-        clips = _read_clips(options.data, options.layout, "--data")
+        clips = read_clips(options.data, options.layout, "--data")
         count = min(TUNING_CLIPS, len(clips) // 5) if count is None else count
         if count >= len(clips):
             raise ValueError(f"--tuning-clips: got {count} of {len(clips)} clips, which leaves none to train on")
@@ -120,7 +120,8 @@ def _pasted(clips: Sequence[Clip], count: int, rng: np.random.Generator) -> list
         return [*paste_clips(clips, count, rng)]
 
 
-def _read_clips(data: Path, layout: Layout, option: str) -> list[Clip]:
+def read_clips(data: Path, layout: Layout, option: str) -> list[Clip]:
+    """Read the clips in a folder; errors name the option that the folder came by."""
     clips: Sequence[Clip]
     with naming(option):
         if layout.layout in ("davis2016", "davis2017"):
@@ -145,7 +146,7 @@ def evaluate_clips(options: Evaluate) -> None:
         for name in (SCORES_NAME, EVERY_OBJECT_NAME):
             check_output(output / name, "--output", overwrite=options.overwrite)
     device = checked_device(options.device)
-    clips = _read_clips(options.data, options.layout, "DATA")
+    clips = read_clips(options.data, options.layout, "DATA")
     seen = None if options.seen is None else _seen(options.seen, clips)
     if options.paste is not None:
         clips = _pasted(clips, options.paste, np.random.default_rng(20191101))

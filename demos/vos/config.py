@@ -69,6 +69,28 @@ class TrainConfig(Schedule):
 
 
 @dataclass(frozen=True)
+class MaskTraining(Schedule):
+    """Everything that decides the result of a training of masks, its clips aside."""
+
+    epochs: int = 10
+    """A checkpoint is written after each."""
+    steps: int = 400
+    """Of an epoch."""
+    batch_size: int = 16
+    """Samples a step."""
+    lr: float = 2e-3
+    """The highest learning rate. It falls to 0 along half a cosine."""
+    examples: int = 70
+    """Of each clip; each is drawn once, and shown in ever new windows and colours."""
+    amp: bool = False
+    """Compute the network in bfloat16, by autocast: half the time where the processor has instructions for it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts(self, "examples")
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """What the features and their matching are made of."""
 

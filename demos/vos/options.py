@@ -11,7 +11,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from demos.command import check_counts, check_rate
 from demos.options import Device, File, Folder, Whole, optional
-from demos.vos.config import Detector, Kind, ModelConfig, Schedule, TrainConfig, check_cost
+from demos.vos.config import Detector, Kind, MaskTraining, ModelConfig, Schedule, TrainConfig, check_cost
 
 TUNING_CLIPS = 4
 
@@ -98,6 +98,27 @@ class Train:
     def __post_init__(self) -> None:
         check_counts(self, "train_clips")
         check_counts(self, "paste", "tuning_clips", least=0)
+        check_resume(self)
+
+
+@dataclass(frozen=True)
+class TrainMasks:
+    """Train the network that draws the embedded proposals' masks, or resume a training."""
+
+    data: Annotated[Positional[Path], arg(metavar="DATA")]
+    """Folder of clips with true masks."""
+    layout: OmitArgPrefixes[Layout] = field(default_factory=Layout)
+    output: Path = Path("runs/vos-masks")
+    """Folder for the checkpoint."""
+    export: File = None
+    """Also write the network alone, in half precision, to this file, for use."""
+    resume: bool = False
+    """Go on after the last whole epoch; the examples are made anew, the same."""
+    overwrite: bool = False
+    """Replace an earlier run there."""
+    training: OmitArgPrefixes[MaskTraining] = field(default_factory=MaskTraining)
+
+    def __post_init__(self) -> None:
         check_resume(self)
 
 
@@ -221,7 +242,7 @@ class Track:
             raise ValueError(f"--masks, --box: got {'neither' if self.masks is None else 'both'}, wanted one of them")
 
 
-def check_resume(options: Train | Track) -> None:
+def check_resume(options: Train | TrainMasks | Track) -> None:
     """Raise ``ValueError`` if a run is to go on and to be replaced."""
     if options.resume and options.overwrite:
         raise ValueError("--resume, --overwrite: got both, wanted one")

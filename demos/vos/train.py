@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from demos.checkpoints import checkpoint_errors, load_weights, with_prefix
+from demos.checkpoints import check_same_run, checkpoint_errors, load_training, training_tensors
 from demos.distributed import loss_of_all, place
 from demos.files import write_atomically
 from demos.progress import progress_bar
@@ -122,9 +122,6 @@ class Trainer:
                 self._save(self.path)
 
     def _save(self, path: Path) -> None:
-        tensors = {f"model.{name}": value for name, value in self.losses.state_dict().items()}
-        for name, parameter in self.losses.named_parameters():
-            tensors |= {f"adam.{name}.{key}": value for key, value in self.adam.state.get(parameter, {}).items()}
         metadata = {
             "format": FORMAT,
             "train": json.dumps(asdict(self.config)),
@@ -132,25 +129,16 @@ class Trainer:
             "history": json.dumps(self.history),
             "unmatched_costs": json.dumps(self.unmatched_costs),
         }
-        write_atomically(path, save({name: value.cpu().contiguous() for name, value in tensors.items()}, metadata))
+        write_atomically(path, save(training_tensors(self.losses, self.adam), metadata))
 
     def _load(self, path: Path) -> None:
         metadata, tensors = read(path, "--resume")
         with checkpoint_errors("--resume", path, "the checkpoint of a training"):
             written = {name: json.loads(metadata[name]) for name in ("train", "model", "history", "unmatched_costs")}
             kept = written["train"] | written["model"]
-        wanted = asdict(self.config) | asdict(self.features.config)
-        if other := [
-            f"--{name.replace('_', '-')} {kept.get(name)}" for name in wanted if kept.get(name) != wanted[name]
-        ]:
-            raise ValueError(f"--resume: {path} is of a run with {', '.join(other)}; wanted the same options")
+        check_same_run(path, kept, asdict(self.config) | asdict(self.features.config))
         with checkpoint_errors("--resume", path, "the checkpoint of such a training"):
-            load_weights(self.losses, with_prefix(tensors, "model."))
-        for name, parameter in self.losses.named_parameters():
-            if state := with_prefix(tensors, f"adam.{name}."):
-                self.adam.state[parameter] = {
-                    key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
-                }
+            load_training(self.losses, self.adam, tensors)
         self.history = written["history"]
         self.unmatched_costs = written["unmatched_costs"]
         self.epoch = len(self.history)
