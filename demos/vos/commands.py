@@ -27,6 +27,7 @@ from demos.vos.pasted import paste_clips
 from demos.vos.proposals import ProposalSource
 from demos.vos.proposals.files import CachedProposals
 from demos.vos.proposals.maskrcnn import MaskRCNNProposals
+from demos.vos.proposals.network import load_mask_network
 from demos.vos.proposals.sources import source_from
 from demos.vos.report import EVERY_OBJECT_NAME, SCORES_NAME, print_results, scores_csv
 from demos.vos.samples import Sampler
@@ -240,7 +241,8 @@ def _source(options: Evaluate, device: torch.device) -> ProposalSource:
         detector = options.detector
         source = MaskRCNNProposals(detector.weights, backbone=detector.detector, top=options.top, device=device)
     else:
-        source = source_from(options.proposals, top=options.top)
+        network = None if options.mask_network is None else load_mask_network(options.mask_network)
+        source = source_from(options.proposals, top=options.top, network=network)
     if options.cache is None:
         return source
     if not options.cache.is_dir():  # one that is full may be read only

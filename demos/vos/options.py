@@ -141,6 +141,8 @@ class Evaluate:
     """Instead of the clips, so many semi-synthetic ones with the objects of two of them pasted onto a third."""
     top: int = 50
     """Proposals a frame, at most."""
+    mask_network: File = None
+    """Of train-masks, to draw embedded proposals; the one that comes with the demo if it is not given."""
     cache: Folder = None
     """Keep the proposals in this folder."""
     detector: OmitArgPrefixes[MaskRCNN] = field(default_factory=MaskRCNN)
@@ -173,6 +175,8 @@ class Evaluate:
             raise ValueError(
                 f"--matchings: got {' '.join(self.matchings) or 'none'}, wanted different ones, one at least"
             )
+        if self.mask_network is not None and self.proposals != "embedded":
+            raise ValueError(f"--mask-network: got --proposals {self.proposals}, wanted embedded, which it draws")
         if self.labels_only and self.output is None:
             raise ValueError("--labels-only: got no --output, wanted a folder to write them to")
         if self.seen is not None and self.layout.layout != "youtube-vos":
@@ -217,10 +221,12 @@ class Track:
     proposals: Annotated[
         Literal["embedded", "maskrcnn"],
         arg(
-            help="embedded: regions of a segmentation, and the last masks by optical flow; nothing is downloaded. maskrcnn: "
-            "torchvision's Mask R-CNN, whose weights it downloads, and the last masks."
+            help="embedded: regions of a segmentation, and the last masks carried on; nothing is downloaded. maskrcnn: "
+            "torchvision's Mask R-CNN, whose weights it downloads, and the last masks carried on."
         ),
     ] = "embedded"
+    mask_network: File = None
+    """Of train-masks, to draw the last masks; the one that comes with the demo if it is not given."""
     detector: OmitArgPrefixes[MaskRCNN] = field(default_factory=MaskRCNN)
     features: Annotated[Path | None, optional("PATH")] = None
     """A checkpoint, or the folder of its run; the features that come with the demo if it is not given."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.torch import save
+from torch import nn
 
 from demos.checkpoints import checkpoint_errors, read_checkpoint
 from demos.command import naming
@@ -31,6 +32,8 @@ from demos.vos.pictures import contact_sheet_png, overlay, write_video
 from demos.vos.proposals import Following, Proposals
 from demos.vos.proposals.embedded import EmbeddedProposals
 from demos.vos.proposals.maskrcnn import MaskRCNNProposals
+from demos.vos.proposals.network import SHIPPED as NETWORK
+from demos.vos.proposals.network import load_mask_network
 from demos.vos.tracking import Tracker, observe
 from demos.vos.video import Video
 from difflayers.metrics import jaccard
@@ -100,11 +103,10 @@ class TrackRun:
         self.tracker = Tracker(features, matching)
         self.objects = [int(label) for label in np.unique(first[first > 0])]
         self.sightings = {label: Sightings(int((first == label).sum())) for label in self.objects}
-        weights = b"".join(value.cpu().numpy().tobytes() for value in features.state_dict().values())
         parts = [
             video.first.tobytes(),
             first.tobytes(),
-            weights,
+            _weights(features),
             repr(matching.config).encode(),
             matching.kind.encode(),
         ]
@@ -224,6 +226,10 @@ class TrackRun:
         return int(t)
 
 
+def _weights(module: nn.Module) -> bytes:
+    return b"".join(value.cpu().numpy().tobytes() for value in module.state_dict().values())
+
+
 def _names(objects: Path) -> set[str]:
     """Of the frames that a table of objects knows."""
     if not objects.exists():
@@ -312,12 +318,14 @@ def track_video(options: Track) -> None:
     if options.truth is not None and not options.truth.is_dir():
         raise ValueError(f"--truth: {options.truth} is no folder")
     trained = load_trained(SHIPPED if options.features is None else options.features, device=device)
-    embedded = EmbeddedProposals(top=30)
+    draws = load_mask_network(options.mask_network or NETWORK)
+    embedded = EmbeddedProposals(top=30, network=draws)
     regions: Callable[[Frame], Proposals] = embedded.regions
     mark = embedded.identity
     if options.proposals == "maskrcnn":
         network = MaskRCNNProposals(options.detector.weights, backbone=options.detector.detector, device=device)
         regions, mark = network.look, network.identity
+    mark += hashlib.sha256(_weights(draws)).hexdigest()
     run = TrackRun(
         video, first, trained.features, trained.matching(options.matching, options.unmatched_cost), regions,
         embedded.follower(), output, mark=mark, resume=options.resume,

@@ -53,9 +53,7 @@ def make_examples(
         examples += islice((one for one in drawn if one is not None), count)
         progress()
     if not examples:
-        raise ValueError(
-            f"clips: got {len(clips)} without an object of {TINY} pixels in two frames, wanted one at least"
-        )
+        raise ValueError(f"clips: got {len(clips)} without an object of {TINY} pixels, wanted one at least")
     return examples
 
 

@@ -87,9 +87,9 @@ def load_mask_network(path: Path = SHIPPED) -> MaskNetwork:
         ValueError: no such file, or one of something else.
     """
     missing = "; `python -m demos.vos train-masks` makes one"
-    _, tensors = read_checkpoint(path, FORMAT, argument="--masks-network", missing=missing)
+    _, tensors = read_checkpoint(path, FORMAT, argument="--mask-network", missing=missing)
     network = MaskNetwork()
-    with checkpoint_errors("--masks-network", path, "a network that draws masks"):
+    with checkpoint_errors("--mask-network", path, "a network that draws masks"):
         weights = with_prefix(tensors, "model.")
         load_weights(
             network, {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
