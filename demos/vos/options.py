@@ -217,7 +217,7 @@ class Track:
     box: UseAppendAction[tuple[Box, ...]] = ()
     """An object of the first frame, in pixels; repeat it for more."""
     truth: Folder = None
-    """Folder of the masks of some frames, palette PNGs named as these: print each object's mean J."""
+    """Folder of the masks of some frames, palette PNGs named as these: print each object's mean J, and write scores.csv."""
     proposals: Annotated[
         Literal["embedded", "maskrcnn"],
         arg(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import math
 import re
@@ -34,6 +35,7 @@ from demos.vos.proposals.embedded import EmbeddedProposals
 from demos.vos.proposals.maskrcnn import MaskRCNNProposals
 from demos.vos.proposals.network import SHIPPED as NETWORK
 from demos.vos.proposals.network import load_mask_network
+from demos.vos.report import SCORES_NAME
 from demos.vos.tracking import Tracker, observe
 from demos.vos.video import Video
 from difflayers.metrics import jaccard
@@ -167,12 +169,13 @@ class TrackRun:
         return contact_sheet_png(pictures, {"tracked": labels}, times=range(len(times)), names=times, title=title)
 
     def _step(self, t: int, frame: Frame) -> Labels:
-        proposals = self.regions(frame)
+        proposals, followed = self.regions(frame), list[int]()
         if self.follower is not None and t:
-            proposals = proposals.after(self.follower.propose(frame))
+            followed, masks = self.follower.propose(frame)
+            proposals = proposals.after(masks)
         seen = observe(self.tracker.features, frame, proposals)
         if t:
-            labels = self.tracker.step(seen)
+            labels = self.tracker.step(seen, followed)
         else:
             labels = self.first
             self.tracker.add(seen, labels, self.objects)
@@ -260,8 +263,8 @@ def summary(run: TrackRun, frames: int) -> str:
     return "\n".join(lines)
 
 
-def scores_of(run: TrackRun, truth: Path) -> tuple[dict[int, float], int]:
-    """Of each object the mean J over the frames after the first whose masks are known, and the number of these frames.
+def scores_of(run: TrackRun, truth: Path) -> list[tuple[str, int, float]]:
+    """Frame, object and J, in each frame after the first whose masks are known.
 
     Args:
         run: that has ended.
@@ -272,8 +275,7 @@ def scores_of(run: TrackRun, truth: Path) -> tuple[dict[int, float], int]:
     """
     tracked = sorted((run.output / MASKS_NAME).glob("*.png"))
     names = {path.stem: path for path in tracked}
-    found: dict[int, list[float]] = {label: [] for label in run.objects}
-    known = 0
+    found: list[tuple[str, int, float]] = []
     for path in sorted(one for one in listed(truth) if one.suffix.lower() == ".png"):
         number = re.search(r"\d+$", path.stem)
         if path.stem not in names and (number is None or int(number[0]) >= len(tracked)):
@@ -282,14 +284,12 @@ def scores_of(run: TrackRun, truth: Path) -> tuple[dict[int, float], int]:
         if mask == tracked[0]:
             continue
         wanted, got = read_labels(path, run.video.size), read_labels(mask)
-        known += 1
-        for label, own in found.items():
-            own.append(float(jaccard(wanted == label, got == label)))
-    if not known:
+        found += [(mask.stem, label, float(jaccard(wanted == label, got == label))) for label in run.objects]
+    if not found:
         raise ValueError(
             f"--truth: {truth} has no masks of a frame after the first, wanted palette PNGs named as the frames"
         )
-    return {label: float(np.mean(own)) for label, own in found.items()}, known
+    return found
 
 
 def track_video(options: Track) -> None:
@@ -304,7 +304,9 @@ def track_video(options: Track) -> None:
             f"--output: {output} is the folder of the frames, wanted another: pictures there would be frames"
         )
     there = [
-        name for name in (OBJECTS_NAME, OVERLAY_NAME, SHEET_NAME, STATE_NAME, MASKS_NAME) if (output / name).exists()
+        name
+        for name in (OBJECTS_NAME, OVERLAY_NAME, SHEET_NAME, STATE_NAME, MASKS_NAME, SCORES_NAME)
+        if (output / name).exists()
     ]
     if there and not (options.resume or options.overwrite):
         raise ValueError(
@@ -342,9 +344,15 @@ def track_video(options: Track) -> None:
     print(summary(run, frames))
     if options.truth is not None:
         with naming("--truth"):
-            means, known = scores_of(run, options.truth)
-        for label, mean in means.items():
-            print(f"object {label}: mean J {mean:.3f} over {known} frames whose masks are known")
+            scores = scores_of(run, options.truth)
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(("frame", "object", "J"))
+        writer.writerows((frame, label, f"{J:.5f}") for frame, label, J in scores)
+        write_atomically(output / SCORES_NAME, table.getvalue().encode())
+        for label in run.objects:
+            own = [J for _, of, J in scores if of == label]
+            print(f"object {label}: mean J {np.mean(own):.3f} over {len(own)} frames whose masks are known")
     if frames < video.count and options.video.is_file():
         print(f"The video's header says {video.count} frames; {frames} could be read.")
     print(

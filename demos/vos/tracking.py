@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,12 +117,21 @@ class Tracker:
         self._looks, self._masks = state["looks"].to(device), state["masks"].to(device)
 
     @torch.no_grad()
-    def step(self, observation: Observation) -> Labels:
-        """The labels of a frame, (H, W)."""
+    def step(self, observation: Observation, followed: Sequence[int] = ()) -> Labels:
+        """The labels of a frame, (H, W).
+
+        Args:
+            observation: of the frame.
+            followed: objects whose own last masks, carried on, are the first proposals, in this order. They are expected
+                there; an object that is not followed is expected where it was last.
+        """
         height, width = observation.masks.shape[-2:]
         if not self.objects:
             return np.zeros((height, width), dtype=np.uint8)
-        X, cost = self.matching(self._looks, self._masks, observation.features, observation.small)
+        expected = self._masks.clone()
+        for row, label in enumerate(followed):
+            expected[self.objects.index(label)] = observation.small[row]
+        X, cost = self.matching(self._looks, expected, observation.features, observation.small)
         self.costs = [math.nan] * len(self.objects)
         if len(observation.masks):
             weight, best = X.max(-1)
@@ -186,16 +195,16 @@ def track(
         given = clip.given.get(t, ())
         labels = clip.labels(t) if given else None
         seen: dict[int, Observation] = {}
-        offered = proposals
+        offered, objects = proposals, list[int]()
         for name, tracker in trackers.items():
             key, follower = id(tracker.features), followers[name]
             if follower is not None:  # each tracker has proposals of its own
-                followed = follower.propose(frame)
-                offered = offered.after(followed)
-                seen[key] = observe(tracker.features, frame, proposals.after(followed))
+                objects, masks = follower.propose(frame)
+                offered = offered.after(masks)
+                seen[key] = observe(tracker.features, frame, proposals.after(masks))
             elif key not in seen:
                 seen[key] = observe(tracker.features, frame, proposals)
-            results[name][t] = tracker.step(seen[key])
+            results[name][t] = tracker.step(seen[key], objects)
             if labels is not None:
                 tracker.add(seen[key], labels, given)
                 inside = np.isin(labels, given)

@@ -208,6 +208,8 @@ def test_the_follower_draws_with_its_network() -> None:
     for network in (Echo().eval(), None):
         follower = Follower(network)
         follower.keep(frame, labels)
-        result.append(follower.propose(CLIP.frame(1)))
+        found, masks = follower.propose(CLIP.frame(1))
+        assert found == [1, 2, 3]
+        result.append(masks)
     assert len(result[0]) == len(result[1]) == len(np.unique(labels)) - 1
     assert not np.array_equal(*result)

@@ -198,6 +198,9 @@ def test_the_truth_of_some_frames(tmp_path: Path, capsys: pytest.CaptureFixture[
         found = [read_labels(tmp_path / "out" / "masks" / f"{t:04d}.png") == label for t in (1, 3)]
         mean = np.mean([float(jaccard(truth[t] == label, mask)) for t, mask in zip((1, 3), found, strict=True)])
         assert f"object {label}: mean J {mean:.3f} over 2 frames whose masks are known" in text and mean > 0.7
+        own = [row for row in rows(tmp_path / "out" / "scores.csv") if row["object"] == str(label)]
+        assert [row["frame"] for row in own] == ["0001", "0003"]
+        assert abs(np.mean([float(row["J"]) for row in own]) - mean) < 1e-5
     assert main([*command, "--truth", str(tmp_path / "frames.txt"), "--output", str(tmp_path / "no")]) == 2
     assert "frames.txt is no folder" in capsys.readouterr().err
     (tmp_path / "none").mkdir()

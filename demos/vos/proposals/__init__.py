@@ -64,8 +64,8 @@ class Following(Protocol):
     def keep(self, frame: Frame, labels: Labels) -> None:
         """What the tracker says of a frame."""
 
-    def propose(self, frame: Frame) -> NDArray[np.bool_]:
-        """(n, H, W): masks for the next frame."""
+    def propose(self, frame: Frame) -> tuple[list[int], NDArray[np.bool_]]:
+        """Some of the objects, and a mask of each in the next frame, (n, H, W)."""
 
 
 def checked_top(top: int) -> int:

@@ -91,21 +91,22 @@ class Follower:
             if label not in self._first and TINY <= mask.sum() < mask.size:
                 self._first[label] = Appearance(pixels_of(self._before), mask)
 
-    def propose(self, frame: Frame) -> NDArray[np.bool_]:
-        """(n, H, W): a mask for each object that was seen in the frame before."""
+    def propose(self, frame: Frame) -> tuple[list[int], NDArray[np.bool_]]:
+        """The objects that were in the frame before and are in this one, and a mask of each, (n, H, W)."""
         none = np.zeros((0, *frame.shape[:2]), dtype=bool)
         if self._before is None or self._labels is None or not self._labels.any():
-            return none
+            return [], none
         small = shrunk(frame)
         flow = optical_flow(small, self._before)
-        masks, now, before = [], pixels_of(small), pixels_of(self._before)
+        found, masks, now, before = list[int](), list[NDArray[np.bool_]](), pixels_of(small), pixels_of(self._before)
         for label in map(int, np.unique(self._labels[self._labels > 0])):
             mask = shrunk_mask(self._labels == label, small)
-            found = carried(mask, flow)
-            if label in self._first and min((mask > 0.5).sum(), (found > 0.5).sum()) >= TINY:
+            moved = carried(mask, flow)
+            if label in self._first and min((mask > 0.5).sum(), (moved > 0.5).sum()) >= TINY:
                 last = Appearance(before, mask > 0.5, TREES_NOW)
-                found = drawn(self._network, small, maps_of(now, found, self._first[label], last))
-            full = cv2.resize(found, (frame.shape[1], frame.shape[0]), interpolation=cv2.INTER_LINEAR) > 0.5
+                moved = drawn(self._network, small, maps_of(now, moved, self._first[label], last))
+            full = cv2.resize(moved, (frame.shape[1], frame.shape[0]), interpolation=cv2.INTER_LINEAR) > 0.5
             if full.any():
+                found.append(label)
                 masks.append(full)
-        return np.stack(masks) if masks else none
+        return found, np.stack(masks) if masks else none
