@@ -343,17 +343,20 @@ def test_regions_and_the_follower() -> None:
         assert max(float(jaccard(labels == label, mask)) for mask in regions.masks) > 0.8
     assert len(EmbeddedProposals(top=1).regions(frame)) == 1
     follower = Follower()
-    assert follower.propose(frame).shape == (0, HEIGHT, WIDTH)
+    found, masks = follower.propose(frame)
+    assert found == [] and masks.shape == (0, HEIGHT, WIDTH)
     follower.keep(frame, labels)
     moved, truth = scene(1)
-    found = follower.propose(moved)
-    assert [float(jaccard(truth == k, mask)) > 0.7 for k, mask in zip((1, 2), found, strict=True)] == [True, True]
+    found, masks = follower.propose(moved)
+    assert found == [1, 2]
+    assert [float(jaccard(truth == k, mask)) > 0.7 for k, mask in zip(found, masks, strict=True)] == [True, True]
     follower.keep(moved, truth * 0)
-    assert len(follower.propose(moved)) == 0
+    assert follower.propose(moved)[0] == []
     small = np.full((5, 7, 3), 50, np.uint8)
     tiny = Follower()
     tiny.keep(small, np.eye(5, 7, dtype=np.uint8))
-    assert tiny.propose(small).shape == (1, 5, 7)
+    found, masks = tiny.propose(small)
+    assert found == [1] and masks.shape == (1, 5, 7)
     assert EmbeddedProposals().regions(small).masks.shape[1:] == (5, 7)
 
 

@@ -253,6 +253,19 @@ def test_a_sure_match_renews_the_last_template_and_an_unsure_one_does_not() -> N
         tracker.add(seen[0], clip.labels(0), [1])
 
 
+def test_of_two_that_look_alike_the_followed_mask_is_taken() -> None:
+    frame = np.full((48, 64, 3), 60, np.uint8)
+    masks = np.zeros((2, 48, 64), bool)
+    masks[0, 8:24, 30:46] = masks[1, 8:24, 4:20] = True  # where it is now, and its like where it was
+    frame[masks.any(0)] = 200, 40, 40
+    f = Colors()
+    seen = observe(f, frame, Proposals(masks, np.ones(2, dtype=np.float32)))
+    for followed, taken in (((), 1), ((7,), 0)):
+        tracker = Tracker(f, Matching("dmm", MODEL))
+        tracker.add(seen, 7 * masks[1].astype(np.uint8), [7])
+        assert np.array_equal(tracker.step(seen, followed) == 7, masks[taken])
+
+
 def test_evaluate_and_its_table() -> None:
     clips = [SyntheticClip(seed, SHAPES) for seed in (5, 6)]
     kept: list[str] = []
