@@ -392,9 +392,21 @@ def alternatives() -> Table:
 READERS = "demos/sudoku/results/readers"
 ORIGINAL = "demos/sudoku/results/original-9x9"
 NAMES = {"gcc": "GCC", "axtls": "axTLS"}
+def embedded() -> Table:
+    """A column for each sequence of DAVIS, a row for each method, J."""
+    rows = read("demos/vos/results/davis2016-embedded.csv")
+    clips = list(dict.fromkeys(row["clip"] for row in rows))
+    table = [["J", *clips, "mean"], ["---"] * (len(clips) + 2)]
+    for method, told in (("dmm", "DMM"), ("best proposal", "best proposal")):
+        found = {row["clip"]: float(row["J_mean"]) for row in rows if row["method"] == method}
+        table.append([told, *(f"{found[clip]:.3f}" for clip in clips), f"{sum(found.values()) / len(found):.3f}"])
+    return table
+
+
 TABLES: dict[str, Callable[[], Table]] = {
     "alternatives": alternatives,
     "choice": choice,
+    "embedded": embedded,
     "exact": exact,
     "exact-few": exact_few,
     "few-boards": few_boards,
