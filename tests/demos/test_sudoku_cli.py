@@ -90,7 +90,7 @@ def test_options_are_read_without_torch(command: str) -> None:
     ("arguments", "message"),
     [
         (["tarin"], "Unrecognized options: tarin"),
-        (["train", "--box", "4"], "invalid choice '4' for argument '--box'"),
+        (["train", "--box", "5"], "invalid choice '5' for argument '--box'"),
         (["train", "--nonsense", "4"], "Unrecognized options: --nonsense"),
         (["generate", "--givens", "few"], "Error parsing --givens: got 'few', wanted a number such as 34"),
         (["solve", "1" * 16], "--checkpoint"),

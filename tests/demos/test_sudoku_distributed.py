@@ -47,6 +47,10 @@ class PlainReader(nn.Sequential):
     def __init__(self, digits: int) -> None:
         super().__init__(nn.Flatten(), nn.Linear(28 * 28, digits))
 
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Of each digit."""
+        return self(images).softmax(-1)  # type: ignore[no-any-return]
+
 
 class StoppedError(Exception):
     """Stands for an interruption."""

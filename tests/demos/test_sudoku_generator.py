@@ -149,7 +149,8 @@ def test_count_solutions() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((4, 100, 1), "box: got 4, wanted 2"),
+        ((5, 100, 1), "box: got 5, wanted 2"),
+        ((4, 100, 1), "givens: got 100, wanted 110 to 255 for 16x16 boards"),
         ((3, 21, 1), "givens: got 21, wanted 22 to 80 for 9x9 boards"),
         ((3, (30, 81), 1), "givens: got 30-81"),
         ((3, (36, 30), 1), "givens: got 36-30"),
