@@ -90,7 +90,7 @@ def training_tensors(module: nn.Module, optimizer: Optimizer) -> dict[str, Tenso
 
 
 def load_training(module: nn.Module, optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Load what :func:`training_tensors` has returned."""
+    """Load what `training_tensors` has returned."""
     load_weights(module, with_prefix(tensors, "model."))
     for name, parameter in module.named_parameters():
         if state := with_prefix(tensors, f"adam.{name}."):

@@ -216,11 +216,9 @@ def _sets(
                 found.append(clique)
     rules = []
     for clique in found:
-        expected = data.count * float(np.prod(1 - data.total[clique] / data.count))
-        if expected >= math.log(len(found) / false_rules):
-            clause = tuple(sorted((t + 1 if t < n else n - t - 1 for t in clique), key=abs))
-            strength = float(data.strength[np.ix_(clique, clique)][np.triu_indices(len(clique), 1)].mean())
-            rules.append(Rule(clause, data.count, expected, strength))
+        rule = data.at_least_one(np.array(clique))
+        if rule.expected >= math.log(len(found) / false_rules):
+            rules.append(rule)
     return rules
 
 

@@ -9,6 +9,7 @@ from scipy.special import gammaln
 from torch import Tensor
 
 from difflayers.inference.domains import Domains
+from difflayers.inference.rules import Rule
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,13 @@ class Literals:
         """Not all of these are true: a clause in DIMACS signs."""
         n = len(self.total) // 2
         return tuple(sorted((-(t + 1) if t < n else t - n + 1 for t in literals), key=abs))
+
+    def at_least_one(self, literals: NDArray[np.int64]) -> Rule:
+        """One of these is true, where no two of them are: its strength is the mean of the pairs'."""
+        clause = tuple(-literal for literal in self.clause(literals.tolist()))
+        expected = self.count * float(np.prod(1 - self.total[literals] / self.count))
+        strengths = self.strength[np.ix_(literals, literals)][np.triu_indices(len(literals), 1)]
+        return Rule(clause, self.count, expected, float(strengths.mean()))
 
 
 def log_chance(a: ArrayLike, b: ArrayLike, count: ArrayLike) -> NDArray[np.float64]:

@@ -88,12 +88,10 @@ def _search(true: NDArray[np.bool_], bar: ProgressBar) -> list[NDArray[np.int64]
 
 def _rules(data: Literals, chosen: NDArray[np.int64]) -> list[Rule]:
     """What it says that exactly one of these literals is true."""
-    n = len(data.total) // 2
     share = data.total[chosen] / data.count
     a, b = np.triu_indices(len(chosen), 1)
     strengths = data.strength[chosen[a], chosen[b]]
-    clause = tuple(sorted((t + 1 if t < n else n - t - 1 for t in chosen.tolist()), key=abs))
-    rules = [Rule(clause, data.count, data.count * float(np.prod(1 - share)), float(strengths.mean()))]
+    rules = [data.at_least_one(chosen)]
     for i, j, strength in zip(a.tolist(), b.tolist(), strengths.tolist(), strict=True):
         support = int(data.total[chosen[i]] + data.total[chosen[j]])
         rules.append(

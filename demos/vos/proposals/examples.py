@@ -119,7 +119,7 @@ def mistaken(mask: Mask, frame: Frame, rng: np.random.Generator) -> Mask:
         frame: (H, W, 3).
         rng: of the mistakes.
     """
-    size, depth, result = math.sqrt(mask.sum()), distances(mask), mask
+    size, depth = math.sqrt(mask.sum()), distances(mask)
     waves = cv2.GaussianBlur(rng.standard_normal(mask.shape), (0, 0), max(2.0, size * rng.uniform(0.08, 0.3)))
     waves *= rng.choice((0.0, 0.02, 0.05, 0.1)) * 1.5 * rng.random() / waves.std()
     result = depth + size * (waves + rng.normal(0, 0.015)) > 0
