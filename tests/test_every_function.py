@@ -136,6 +136,11 @@ CASES = {
         {"clauses": CLAUSES, "n": 3, "weights": [1.0, 2.0, 3.0], "aux": 1, "dtype": None, "device": None},
         no_nan,
     ),
+    "functional.solutions_to_S": Case(
+        functional.solutions_to_S,
+        {"solutions": (BITS == 1).int(), "tolerance": 1e-6, "aux": 1, "dtype": None, "device": None},
+        no_nan,
+    ),
     "functional.default_k": Case(functional.default_k, {"rows": 9}, anything),
     "functional.dmm_matching": Case(functional.dmm_matching, {**COSTS, **DMM}, dmm),
     "functional.entropic_matching": Case(functional.entropic_matching, {**COSTS, **ENTROPIC}, matching),

@@ -13,6 +13,7 @@ from tyro.conf import subcommand
 
 from demos.command import guarded, run
 from demos.sudoku.config import PRESETS
+from demos.sudoku.fit_options import Fit
 from demos.sudoku.growth_options import Growth
 from demos.sudoku.options import (
     PROGRAM,
@@ -43,6 +44,7 @@ them from nothing in about a minute, and has it solve boards whose solutions it 
   {PROGRAM} train --data boards.csv.gz --train 9000 --test 1000 --output runs/mine
   {PROGRAM} train --resume --output runs/mine
   torchrun --standalone --nproc-per-node 4 -m demos.sudoku train --device cuda
+  {PROGRAM} fit --data boards.csv.gz --output runs/mine
   {PROGRAM} eval runs/mine --givens 28 --count 500 --search
   {PROGRAM} solve 53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79 \\
       --checkpoint runs/mine
@@ -53,6 +55,7 @@ HELP = ("-h", "--help")
 COMMANDS = {
     "demo": Demo,
     "train": Train,
+    "fit": Fit,
     "eval": Evaluate,
     "solve": Solve,
     "rules": Rules,

@@ -73,7 +73,7 @@ class TrainOptions:
     batch_size: int
     """Boards a step."""
     epochs: int
-    """Times through the training boards."""
+    """Times through the training boards; 0 trains nothing."""
     seed: int
     """Seeds the generated boards, the first weights, the order of the boards, and the layer's random starts."""
 
@@ -89,8 +89,8 @@ class TrainConfig(TrainOptions):
 
     def __post_init__(self) -> None:
         check_box(self.box)
-        check_counts(self, "train", "test", "layers", "filters", "m", "k", "max_iter", "batch_size", "epochs")
-        check_counts(self, "decimation", "aux", least=0)
+        check_counts(self, "train", "test", "layers", "filters", "m", "k", "max_iter", "batch_size")
+        check_counts(self, "decimation", "aux", "epochs", least=0)
         check_seeds(self)
         if self.network not in NETWORKS:
             raise ValueError(f"--network: got {self.network!r}, wanted one of {', '.join(NETWORKS)}")

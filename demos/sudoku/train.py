@@ -181,14 +181,14 @@ class Trainer:
         return max(len(self.history) - 1, 0)
 
     @staticmethod
-    def check_output(output: Path) -> None:
+    def check_output(output: Path, *, resumable: bool = True) -> None:
         """Raise ``ValueError`` if the directory holds a file that a new run would overwrite."""
         check_folder(output, "output")
         for name in _RUN_FILES:
             if (output / name).exists():
+                resume = "--resume to continue that run, " if resumable else ""
                 raise ValueError(
-                    f"output: {output} already holds {name}; pass --resume to continue that run, "
-                    "--overwrite to replace it, or another --output"
+                    f"output: {output} already holds {name}; pass {resume}--overwrite to replace it, or another --output"
                 )
 
     def fit(self) -> Evaluation:
@@ -208,6 +208,7 @@ class Trainer:
         self.log(_HEADER)
         for row in self.history:
             self._log_row(row)
+        result = None
         # Epoch 0 is the untrained network.
         for epoch in range(len(self.history), config.epochs + 1):
             epoch_start = time.perf_counter()
@@ -223,7 +224,7 @@ class Trainer:
                     boards_right=result.boards_right,
                     blank_cells_right=result.blank_cells_right,
                     given_cells_read=result.given_cells_read,
-                    lr=config.lr * cosine(self.step, self._steps()),
+                    lr=config.lr * cosine(self.step, self._steps()) if config.epochs else 0.0,
                     seconds=seconds,
                 )
             )
@@ -233,7 +234,7 @@ class Trainer:
                 save_checkpoint(self.output / CHECKPOINT_NAME, self.checkpoint())
                 self.write_metrics()
             self._log_row(self.history[-1])
-        return self.test()
+        return result or self.test()
 
     def _limit(self) -> float | None:
         """The limit of the learnt objective, by the training boards; none where it does not tell right from wrong."""
@@ -281,7 +282,8 @@ class Trainer:
         size = self.config.box**2
         task = f"{size}x{size} Sudoku{self.config.variant}"
         title = f"{task} from {self.config.train:,} boards: {self.config.network_description}"
-        write_atomically(self.output / CURVE_NAME, learning_curve_png(self.history, title))
+        if self.config.epochs:
+            write_atomically(self.output / CURVE_NAME, learning_curve_png(self.history, title))
 
     def _steps(self) -> int:
         return self.config.epochs * math.ceil(len(self.train_boards) / self.config.batch_size)

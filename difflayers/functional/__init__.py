@@ -14,6 +14,7 @@ from difflayers.functional._quadratic import (
 )
 from difflayers.functional._satnet import SATNetSolution, default_k, satnet, satnet_vectors, solve_satnet
 from difflayers.functional._satnet_loss import satnet_loss
+from difflayers.functional._solutions import solutions_to_S
 from difflayers.matching.cost import mask_iou, mask_matching_cost
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "satnet",
     "satnet_loss",
     "satnet_vectors",
+    "solutions_to_S",
     "solve_dmm",
     "solve_entropic",
     "solve_exact",

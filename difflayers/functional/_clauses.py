@@ -69,10 +69,7 @@ def clauses_to_S(
     """
     if isinstance(clauses, Instance) and not (n is None and weights is None):
         raise ValueError(f"n and weights must be None with an Instance, which has its own; got {n!r} and {weights!r}")
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise TypeError(f"dtype must be a floating one; got {dtype}")
-    check_device_name("device", device)
-    check_size("aux", aux, least=0)
+    check_result(aux, dtype, device)
     instance = clauses if isinstance(clauses, Instance) else Instance.from_clauses(clauses, n, weights)
     if instance.n < 1 or len(instance.hard) < 1:
         raise ValueError(
@@ -80,8 +77,7 @@ def clauses_to_S(
             f"{len(instance.hard)} such clauses"
         )
     shape = (instance.n + 1 + aux, len(instance.hard))
-    if math.prod(shape) > _MOST_ENTRIES:
-        raise ValueError(f"clauses must make S, which is dense, of at most 2**29 entries; got variables for {shape}")
+    check_entries("clauses", shape)
     dtype = dtype or torch.get_default_dtype()
     scale, variables = columns(instance, instance.finite_weights())
     rows, cols = variables.nonzero()
@@ -92,6 +88,20 @@ def clauses_to_S(
     S[0] = truth
     S[torch.from_numpy(rows.astype(np.int64)) + 1, torch.from_numpy(cols.astype(np.int64))] = entries
     return S.to(torch.get_default_device() if device is None else device)
+
+
+def check_result(aux: int, dtype: torch.dtype | None, device: torch.device | str | None) -> None:
+    """What S is to be like: its auxiliary rows, its dtype and its device."""
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype must be a floating one; got {dtype}")
+    check_device_name("device", device)
+    check_size("aux", aux, least=0)
+
+
+def check_entries(name: str, shape: tuple[int, int]) -> None:
+    """The shape of a dense S, which the argument of that name makes."""
+    if math.prod(shape) > _MOST_ENTRIES:
+        raise ValueError(f"{name} must make S, which is dense, of at most 2**29 entries; got variables for {shape}")
 
 
 def _range(instance: Instance) -> str:

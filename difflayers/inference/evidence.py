@@ -19,9 +19,8 @@ from difflayers._checks import check_mask, check_number, check_size, check_tenso
 from difflayers._progress import ProgressBar
 from difflayers.inference.domains import Domains
 from difflayers.inference.objective import (
-    EPS,
-    MAX_ITER,
     Answers,
+    Effort,
     Judge,
     check_layer,
     draw_seed,
@@ -184,7 +183,7 @@ def decode(
                         ).to("cpu")
                     else:
                         start = start_vectors(S, layer.k, seeds[attempt], 0)
-                        found = _in_one_pass(S, domains, tried, observed[index], start, judge, judged)
+                        found = _in_one_pass(layer, domains, tried, observed[index], start, judge, judged)
                     answers.passes[index] += found.passes
                     rival = found.accepted & answers.accepted[index]
                     answer = found.accepted & ~rival
@@ -214,15 +213,16 @@ def decode(
 
 
 def _in_one_pass(
-    S: Tensor, domains: Domains, values: Tensor, given: Tensor, start: Tensor, judge: Judge, rules: Rules | None
+    layer: SATNet, domains: Domains, values: Tensor, given: Tensor, start: Tensor, judge: Judge, rules: Rules | None
 ) -> Answers:
     """The completions that one pass gives, judged; on the CPU. Ctrl-C leaves them untried."""
     untried = Answers.untried(torch.where(given, values, 0), judge.name)
+    S, effort = layer._matrix().detach(), Effort.of(layer)
     try:
         z, is_input = domains.encode(values, given, dtype=S.dtype)
-        p, _, V = solve(S, z, is_input, start, max_iter=MAX_ITER, eps=EPS)
+        p, _, V = solve(S, z, is_input, start, effort)
         completed = torch.where(given, values, domains.decode(p).cpu())
-        objective = evaluate(S, domains, completed, V, max_iter=MAX_ITER, eps=EPS)[0].cpu()
+        objective = evaluate(S, domains, completed, V, effort)[0].cpu()
     except KeyboardInterrupt:
         return replace(untried, interrupted=True)
     accepted = judge.accepts(objective)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -143,6 +144,18 @@ def check_layer(layer: SATNet, domains: Domains) -> Tensor:
     return S
 
 
+class Effort(NamedTuple):
+    """How far the layer is solved."""
+
+    max_iter: int
+    eps: float
+
+    @classmethod
+    def of(cls, layer: SATNet, max_iter: int = MAX_ITER, eps: float = EPS) -> "Effort":
+        """So far, or as far as the layer itself, if that is further: a layer of exact equations needs it."""
+        return cls(max(max_iter, layer.max_iter), min(eps, layer.eps))
+
+
 def check_problems(
     domains: Domains, values: Tensor, given: Tensor | None, device: torch.device
 ) -> tuple[Tensor, Tensor, torch.Size]:
@@ -194,31 +207,25 @@ def learnt_objective(
     """
     S = check_layer(layer, domains)
     values, _, shape = check_problems(domains, values, None, S.device)
-    start = start_vectors(S, layer.k, draw_seed(generator), 0)
-    parts = [evaluate(S, domains, part, start, max_iter=MAX_ITER, eps=EPS)[0] for part in values.split(_BATCH)]
+    start, effort = start_vectors(S, layer.k, draw_seed(generator), 0), Effort.of(layer)
+    parts = [evaluate(S, domains, part, start, effort)[0] for part in values.split(_BATCH)]
     return torch.cat(parts).reshape(shape) if parts else S.new_empty(shape, dtype=torch.float64)
 
 
-def evaluate(
-    S: Tensor, domains: Domains, values: Tensor, start: Tensor, *, max_iter: int, eps: float
-) -> tuple[Tensor, Tensor]:
+def evaluate(S: Tensor, domains: Domains, values: Tensor, start: Tensor, effort: Effort) -> tuple[Tensor, Tensor]:
     """The learnt objectives of (B, v), float64, and the vectors (B, N, k), from a start (N, k) or (B, N, k)."""
     bits, given = domains.encode(values, dtype=S.dtype)
-    _, objective, V = solve(S, bits, given, start, max_iter=max_iter, eps=eps)
+    _, objective, V = solve(S, bits, given, start, effort)
     return objective, V
 
 
-def solve(
-    S: Tensor, z: Tensor, given: Tensor, start: Tensor, *, max_iter: int, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def solve(S: Tensor, z: Tensor, given: Tensor, start: Tensor, effort: Effort) -> tuple[Tensor, Tensor, Tensor]:
     """Probabilities (B, n), objectives (B,) and vectors (B, N, k) of the layer, from a start (N, k) or (B, N, k).
 
     z and given come from any device; the rest is on that of S.
     """
     z, given = z.to(S.device), given.to(S.device)
-    found = solve_satnet(
-        S, z, given, start=start.expand(len(z), *start.shape[-2:]), max_iter=max_iter, eps=eps, prox_lam=0.0
-    )
+    found = solve_satnet(S, z, given, start=start.expand(len(z), *start.shape[-2:]), **effort._asdict(), prox_lam=0.0)
     return found.value, found.objective, found.vectors
 
 
@@ -237,8 +244,9 @@ def acceptance_limit(
     so, it proves an answer right, up to what was measured; where it is not, the limit says so (`AcceptanceLimit.separates`)
     and nothing is accepted by it.
 
-    Half of the solutions set the limit: eight times as far above their median as their 90th percentile. Percentiles further out
-    would not do, since a few solutions have an objective far above the others'. Spoilt copies of them, in each of which one
+    Half of the solutions set the limit: eight times as far above their median as their 90th percentile, or 0.8% of the way to
+    the lowest of the spoilt ones if that is more. Percentiles further out would not do, since a few solutions have an
+    objective far above the others'. Spoilt copies of them, in each of which one
     variable has another value, may lower it: to halfway between the highest of the solutions (the worst 1% left out) and the
     lowest of the spoilt ones (the lowest 0.5% left out), if these lie below. The other half of the solutions, and spoilt
     copies of those, say what the limit is worth. A spoilt copy that is one of the solutions is left out; one that is a
@@ -289,10 +297,10 @@ def acceptance_limit(
     kept = solutions[torch.randperm(len(solutions), generator=random)[: 10 * _BATCH]]
     spoilt = _spoil(kept, domains, free, random)
     fresh = torch.tensor([tuple(row) not in known for row in spoilt.tolist()])
-    start = start_vectors(S, layer.k, seed, 0)
+    start, effort = start_vectors(S, layer.k, seed, 0), Effort.of(layer)
     with torch.no_grad():
         both = torch.cat((kept, spoilt)).to(S.device)
-        parts = [evaluate(S, domains, part, start, max_iter=MAX_ITER, eps=EPS)[0].cpu() for part in both.split(_BATCH)]
+        parts = [evaluate(S, domains, part, start, effort)[0].cpu() for part in both.split(_BATCH)]
     right, wrong = torch.cat(parts).split(len(kept))
     half = len(kept) // 2
     return _set_limit((right[:half], wrong[:half][fresh[:half]]), (right[half:], wrong[half:][fresh[half:]]))
@@ -314,8 +322,9 @@ def _set_limit(setting: Sequence[Tensor], testing: Sequence[Tensor]) -> Acceptan
     right, wrong = setting
     middle, high, top = right.quantile(right.new_tensor([0.5, 0.9, 0.99])).tolist()
     # Solutions that are all alike differ by rounding alone.
-    limit = middle + 8 * max(high - middle, 1e-4 * abs(middle), 1e-6)
-    if len(wrong) and (lowest := float(wrong.quantile(0.005))) <= limit:
+    lowest = float(wrong.quantile(0.005)) if len(wrong) else middle
+    limit = middle + 8 * max(high - middle, 1e-3 * (lowest - middle), 1e-4 * abs(middle), 1e-6)
+    if len(wrong) and lowest <= limit:
         limit = max((top + lowest) / 2, middle)
     right, wrong = testing
     within = float((right <= limit).double().mean())

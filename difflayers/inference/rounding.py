@@ -15,9 +15,8 @@ from difflayers._checks import check_number, check_size
 from difflayers._progress import ProgressBar
 from difflayers.inference.domains import Domains
 from difflayers.inference.objective import (
-    EPS,
-    MAX_ITER,
     Answers,
+    Effort,
     Judge,
     check_layer,
     check_problems,
@@ -43,7 +42,7 @@ def value_rows(S: Tensor, domains: Domains) -> Tensor:
 
 
 def local_search(
-    S: Tensor, domains: Domains, values: Tensor, open_: Tensor, start: Tensor
+    S: Tensor, domains: Domains, values: Tensor, open_: Tensor, start: Tensor, effort: Effort
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Lower the learnt objective of complete assignments (B, v) by changing one open variable, (B, v), at a time.
 
@@ -62,7 +61,7 @@ def local_search(
     passes = torch.zeros(len(values), dtype=torch.int64, device=S.device)
     active = torch.arange(len(values), device=S.device)
     while len(active):
-        objective, V = evaluate(S, domains, values, start, max_iter=MAX_ITER, eps=EPS)
+        objective, V = evaluate(S, domains, values, start, effort)
         passes[active] += 1
         better = objective < lowest[active] - least_gain
         active, values, V = active[better], values[better].clone(), V[better]
@@ -140,7 +139,7 @@ def round_best(
         try:
             for part in torch.arange(len(values), device=S.device).split(batch_size):
                 _round_batch(
-                    S, domains, values, given, part, answers, judge, judged, roundings, temperature, seed, layer.k
+                    S, domains, values, given, part, answers, judge, judged, roundings, temperature, seed, layer
                 )
                 bar.update(len(part))
         except KeyboardInterrupt:
@@ -160,12 +159,12 @@ def _round_batch(
     roundings: int,
     temperature: float,
     seed: int,
-    k: int,
+    layer: SATNet,
 ) -> None:
     """Round the problems `left` and write what comes of it into `answers`."""
     z, known = domains.encode(values[left], given[left], dtype=S.dtype)
-    start = start_vectors(S, k, seed, 0)
-    p, _, _ = solve(S, z, known, start, max_iter=MAX_ITER, eps=EPS)
+    start, effort = start_vectors(S, layer.k, seed, 0), Effort.of(layer)
+    p, _, _ = solve(S, z, known, start, effort)
     answers.passes[left] += 1
     scores = domains.marginals(p)
     odds = torch.where(scores < 0, -torch.inf, torch.logit(scores.clamp(0, 1), eps=1e-6) / temperature)
@@ -178,7 +177,7 @@ def _round_batch(
             total = odds.double().softmax(2).cumsum(2)
             drawn = (total <= uniform[:, None] * total[..., -1:]).sum(2)
         tried = torch.where(given[left], values[left], drawn)
-        tried, objective, passes = local_search(S, domains, tried, ~given[left], start)
+        tried, objective, passes = local_search(S, domains, tried, ~given[left], start, effort)
         answers.paths[left] += 1
         answers.passes[left] += passes
         accepted = judge.accepts(objective)

@@ -31,6 +31,7 @@ from difflayers.inference.domains import Domains
 from difflayers.inference.objective import (
     EPS,
     Answers,
+    Effort,
     Judge,
     check_layer,
     check_problems,
@@ -50,7 +51,8 @@ UNLIKELY = 0.1
 """... and excludes the values that are less probable than this share of their variable's best."""
 FIRST_ITER, FIRST_EPS = 100, 1e-4
 NEXT_ITER, NEXT_EPS = 30, 1e-5
-"""How far a decimation solves the layer at its start, and from there on: the last round's vectors are nearly right."""
+"""How far a decimation solves the layer at its start, and from there on: the last round's vectors are nearly right. A layer
+that is itself solved further is solved so far here too."""
 JUDGE_ITER = 40
 
 
@@ -113,8 +115,10 @@ class _Tree:
 class _Paths:
     """The decimations under way: a row for each, on the CPU, but for the vectors."""
 
-    def __init__(self, rows: int, domains: Domains, S: Tensor, k: int, seed: int, rules: Rules | None) -> None:
-        v, s = len(domains), domains.largest
+    def __init__(self, rows: int, domains: Domains, layer: SATNet, k: int, seed: int, rules: Rules | None) -> None:
+        v, s, S = len(domains), domains.largest, layer._matrix().detach()
+        self.first, self.next = Effort.of(layer, FIRST_ITER, FIRST_EPS), Effort.of(layer, NEXT_ITER, NEXT_EPS)
+        self.last = Effort.of(layer, JUDGE_ITER, EPS)
         self.domains, self.S, self.k, self.seed = domains, S, k, seed
         self.propagator = None if rules is None else Propagator(rules)
         self.trees: list[_Tree | None] = [None] * rows
@@ -176,12 +180,12 @@ class _Paths:
             self.values[rows], self.given[rows], excluded=self.excluded[rows], dtype=self.S.dtype
         )
         p = torch.empty(len(rows), self.domains.bits, dtype=self.S.dtype)
-        for fresh, max_iter, eps in ((True, FIRST_ITER, FIRST_EPS), (False, NEXT_ITER, NEXT_EPS)):
+        for fresh, effort in ((True, self.first), (False, self.next)):
             part = (self.fresh[rows] == fresh).nonzero()[:, 0]
             if not len(part):
                 continue
             these = rows[part]
-            out, objective, V = solve(self.S, z[part], known[part], self.V[these], max_iter=max_iter, eps=eps)
+            out, objective, V = solve(self.S, z[part], known[part], self.V[these], effort)
             self.V[these], p[part] = V, out.cpu()
             # With most variables open, the solver stops too far from the minimum for its objective to tell.
             told = 2 * self.given[these].sum(1) >= len(self.domains)
@@ -222,7 +226,7 @@ class _Paths:
 
     def judge(self, rows: Tensor, judge: Judge) -> None:
         """Compute the learnt objective of complete assignments, and accept."""
-        objective, _ = evaluate(self.S, self.domains, self.values[rows], self.V[rows], max_iter=JUDGE_ITER, eps=EPS)
+        objective, _ = evaluate(self.S, self.domains, self.values[rows], self.V[rows], self.last)
         accepted = judge.accepts(objective).cpu() & ~self.broken[rows]
         for row, value, yes in zip(rows.tolist(), objective.tolist(), accepted.tolist(), strict=True):
             tree = self.trees[row]
@@ -255,7 +259,7 @@ def search(
     The method: `difflayers.inference.search`, the module.
 
     Args:
-        layer: a trained layer.
+        layer: a trained layer, or one from solutions. It is solved at least as far as its `max_iter` and `eps` say.
         domains: of its variables.
         values: (..., v), integers: the known values.
         given: (..., v), bool: where they are known.
@@ -307,7 +311,7 @@ def search(
     trees = [_Tree(i, _Node(0.0, 0, values[i], given[i], none)) for i in range(len(values))]
     waiting = iter(trees)
     k = layer.k if k is None else k
-    state = _Paths(min(batch_size, len(trees)), domains, S, k, draw_seed(generator), judged)
+    state = _Paths(min(batch_size, len(trees)), domains, layer, k, draw_seed(generator), judged)
     interrupted = False
     with ProgressBar(progress, len(trees), "searching", "problems") as bar:
         try:

@@ -269,8 +269,60 @@ class SATNet(nn.Module):
         """
         check_size("m", m, least=0)
         given = functional.clauses_to_S(clauses, n, weights=weights, aux=aux, dtype=options.get("dtype"), device="cpu")
-        n = given.shape[0] - 1 - aux
-        layer = cls(n, max(m, 1), aux, **options)
+        return cls._with_columns(given, learnable, m, aux, options)
+
+    @classmethod
+    def from_solutions(
+        cls,
+        solutions: Tensor,
+        *,
+        tolerance: float = 1e-6,
+        learnable: bool = False,
+        m: int = 0,
+        aux: int = 0,
+        max_iter: int = 1000,
+        eps: float = 1e-7,
+        **options: Any,
+    ) -> "SATNet":
+        r"""A layer that knows the linear equations which solutions satisfy: learnt in closed form, in one step.
+
+        Where the rules of a problem are such equations ("exactly one of these is true"), this replaces the training. From
+        solved Sudoku boards it finds the rules of Sudoku, all of them and no others. See `functional.solutions_to_S` for what
+        it can find and what not, and for how many solutions it needs.
+
+        Args:
+            solutions, tolerance: see `functional.solutions_to_S`.
+            learnable: S starts at the equations and learns. False: they stay; only what `m` adds learns.
+            m: further columns, drawn at random as those of a fresh layer: rules to be learnt beside the equations.
+            aux: auxiliary variables. The equations do not touch them.
+            max_iter, eps: as for `SATNet`. Exact rules need a more accurate solution than learning does: far more sweeps.
+            options: the other arguments of `SATNet`, by name.
+
+        Returns:
+            A layer as `from_clauses` makes it: fixed columns are in the buffer `fixed`, the others in the parameter `S`.
+
+        Raises:
+            TypeError, ValueError: see `functional.solutions_to_S`.
+
+        Example:
+            >>> import torch
+            >>> from difflayers import SATNet
+            >>> solutions = torch.tensor([[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 0]])    # one of the first three; 4 is not 3
+            >>> layer = SATNet.from_solutions(solutions)
+            >>> z, is_input = torch.tensor([[0.5, 0.0, 0.5, 1.0]]), torch.tensor([[False, True, False, True]])
+            >>> layer(z, is_input, generator=torch.Generator().manual_seed(0)).round()
+            tensor([[1., 0., 0., 1.]])
+        """
+        check_size("m", m, least=0)
+        given = functional.solutions_to_S(
+            solutions, tolerance=tolerance, aux=aux, dtype=options.get("dtype"), device="cpu"
+        )
+        return cls._with_columns(given, learnable, m, aux, {**options, "max_iter": max_iter, "eps": eps})
+
+    @classmethod
+    def _with_columns(cls, given: Tensor, learnable: bool, m: int, aux: int, options: dict[str, Any]) -> "SATNet":
+        """A layer whose first columns are given, and m further ones random."""
+        layer = cls(given.shape[0] - 1 - aux, max(m, 1), aux, **options)
         added = layer.S.detach()[:, :m]
         if learnable:
             layer.S = nn.Parameter(torch.cat((given.to(added.device), added), 1))

@@ -725,6 +725,46 @@ def test_a_reader_that_stops_early() -> None:
     assert "pipe" not in done.stderr
 
 
+@pytest.mark.parametrize("permuted", [[], ["--permuted"]])
+def test_a_layer_is_fitted_to_solved_boards(
+    permuted: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without training: from half of the 4x4 boards the rules of all of them."""
+    run = tmp_path / "run"
+    fit = ["fit", "--box", "2", "--train", "500", "--test", "100", *permuted, "--output", str(run)]
+    assert main(fit) == 0
+    out = capsys.readouterr().out
+    assert "40 equations hold in all 500 solved boards" in out
+    assert "Of the unseen boards: 100 of 100 boards wholly right (100.0%)" in out
+    checkpoint = load_checkpoint(run)
+    assert (checkpoint.name, checkpoint.config.m, checkpoint.config.aux, checkpoint.config.epochs) == ("fit", 40, 0, 0)
+    assert checkpoint.limit is not None and len(checkpoint.history) == 1
+    assert not (run / CURVE_NAME).exists()
+    assert "pass --overwrite to replace it" in fails(fit, capsys)
+    assert "--tolerance: got 2.0" in fails([*fit, "--overwrite", "--tolerance", "2"], capsys)
+    assert "got both" in fails([*fit, "--data", "x.csv", "--givens", "5"], capsys)
+    assert main(["eval", str(run), "--givens", "4", "--count", "50", "--search"]) == 0
+    assert re.search(r"boards wholly right +100\.00%\nanswers accepted +100\.00%", capsys.readouterr().out)
+    options = [
+        "--start",
+        str(run),
+        "--m",
+        "40",
+        "--aux",
+        "0",
+        "--k",
+        "32",
+        "--epochs",
+        "1",
+        "--train",
+        "40",
+        "--test",
+        "40",
+    ]
+    assert main(["train", "--box", "2", *options, *permuted, "--lr", "1e-4", "--output", str(tmp_path / "tuned")]) == 0
+    assert "Of the unseen boards" in capsys.readouterr().out
+
+
 def test_growth_is_measured_in_a_process_for_each_size(tmp_path: Path) -> None:
     table = tmp_path / "growth.csv"
     assert main(["growth", "--boxes", "2", "3", "--batch-size", "2", "--steps", "1", "--append", str(table)]) == 0

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from difflayers import SATNet
 from difflayers.inference import learnt_objective
-from difflayers.inference.objective import start_vectors
+from difflayers.inference.objective import Effort, start_vectors
 from difflayers.inference.rounding import local_search
 
 
@@ -20,7 +20,7 @@ def problem(aux: int) -> tuple[SATNet, Tensor, Tensor]:
 
 def run(layer: SATNet, values: Tensor, open_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     S = layer.S.detach()
-    return local_search(S, MIXED, values, open_, start_vectors(S, layer.k, 0, 0))
+    return local_search(S, MIXED, values, open_, start_vectors(S, layer.k, 0, 0), Effort.of(layer))
 
 
 def test_it_ends_where_no_single_variable_lowers_the_objective() -> None:

@@ -1,0 +1,87 @@
+"""Solutions into the clause matrix of SATNet: the linear equations that they satisfy."""
+
+import torch
+from torch import Tensor
+
+from difflayers._checks import check_number, check_tensor
+from difflayers.functional._clauses import check_entries, check_result
+
+_ROUNDING = 4 * torch.finfo(torch.float64).eps
+
+
+def solutions_to_S(
+    solutions: Tensor,
+    *,
+    tolerance: float = 1e-6,
+    aux: int = 0,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    r"""The clause matrix S of the linear equations that solutions satisfy: rules learnt in closed form, without training.
+
+    With :math:`x = (1, \pm 1, \dots, \pm 1)` for a solution, +1 for true, the columns of S are the orthonormal eigenvectors
+
+    .. math:: \frac{1}{\mathrm{count}} \sum_{x} x x^\top u = \lambda u, \qquad \lambda \le \mathrm{tolerance}.
+
+    Each is an equation :math:`u^\top x = 0` that all solutions satisfy, up to the tolerance. "Exactly one of these is true" is
+    such an equation, and so is "exactly two are", "these two are alike" and "this is never true". The layer's objective
+    :math:`\|S^\top V\|^2` is then 0 at the solutions. At any other assignment it is the sum of the squared errors of its
+    equations, and 0 only if it satisfies all of them too.
+
+    Rules that are no equations, such as "at most one is true" or "a implies b", are not found.
+
+    Args:
+        solutions: (count, n), of 0 and 1, any dtype: complete assignments. They need not be all that there are, but there must
+            be more of them than the equations leave free, n + 1 - m. Otherwise some of the equations found are true of these
+            solutions by chance. `inference.acceptance_limit` with solutions that were kept back shows it.
+        tolerance: mean squared error of an equation up to which it counts. For solutions with mistakes, take more.
+        aux: auxiliary rows, all 0.
+        dtype, device: of the result, any floating dtype; torch's defaults if None.
+
+    Returns:
+        (n + 1 + aux, m), row 0 the truth direction, m the number of equations, the most accurate first. Only
+        :math:`S S^\top` is determined: another machine may return another basis of the same equations. It takes time
+        proportional to count n^2 + n^3, in float64 on the CPU.
+
+    Raises:
+        TypeError, ValueError: values other than 0 and 1; no solutions; no equations within the tolerance; sizes for which a
+            square matrix of n + 1 rows has more than 2**29 entries.
+
+    Example:
+        >>> import torch
+        >>> from difflayers import functional
+        >>> solutions = torch.tensor([[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 0]])    # one of the first three; 4 is not 3
+        >>> S = functional.solutions_to_S(solutions)
+        >>> S.shape, bool((S.T @ torch.tensor([[1.0, -1, 1, -1, 1]]).T).abs().max() < 1e-6)
+        (torch.Size([5, 2]), True)
+    """
+    check_tensor("solutions", solutions, None, values=True)
+    if solutions.ndim != 2 or not solutions.numel():
+        raise ValueError(f"solutions must have shape (count, n), neither 0; got {tuple(solutions.shape)}")
+    if not ((solutions == 0) | (solutions == 1)).all():
+        raise ValueError("solutions must be of 0 and 1; got other values")
+    check_number("tolerance", tolerance)
+    check_result(aux, dtype, device)
+    count, n = solutions.shape
+    check_entries("solutions", (n + 1 + aux, n + 1))
+    moments = _moments(solutions)
+    errors, directions = torch.linalg.eigh(moments)
+    # The eigenvalues are off by rounding, in proportion to the largest, which is at most the trace, n + 1.
+    found = int((errors <= max(tolerance, _ROUNDING * (n + 1) ** 2)).sum())
+    if not found:
+        raise ValueError(
+            f"solutions must satisfy a linear equation with a mean squared error of at most {tolerance:g}; "
+            f"got {count} whose most accurate one has {errors[0]:.3g}"
+        )
+    S = torch.zeros(n + 1 + aux, found, dtype=dtype or torch.get_default_dtype(), device="cpu")
+    S[: n + 1] = directions[:, :found]
+    return S.to(torch.get_default_device() if device is None else device)
+
+
+def _moments(solutions: Tensor) -> Tensor:
+    """The mean of x x' over the solutions, (n + 1, n + 1), float64: the sums are exact."""
+    total = torch.zeros(solutions.shape[1] + 1, solutions.shape[1] + 1, dtype=torch.float64, device="cpu")
+    for part in solutions.cpu().split(4096):
+        x = torch.nn.functional.pad(2 * (part != 0).double() - 1, (1, 0), value=1.0)
+        total += x.T @ x
+    return total / len(solutions)
