@@ -141,6 +141,11 @@ CASES = {
         {"solutions": (BITS == 1).int(), "tolerance": 1e-6, "aux": 1, "dtype": None, "device": None},
         no_nan,
     ),
+    "functional.equations_to_S": Case(
+        functional.equations_to_S,
+        {"A": torch.tensor([[1, 1, 1]]), "b": torch.tensor([1]), "aux": 1, "dtype": None, "device": None},
+        no_nan,
+    ),
     "functional.default_k": Case(functional.default_k, {"rows": 9}, anything),
     "functional.dmm_matching": Case(functional.dmm_matching, {**COSTS, **DMM}, dmm),
     "functional.entropic_matching": Case(functional.entropic_matching, {**COSTS, **ENTROPIC}, matching),

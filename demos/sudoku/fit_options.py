@@ -16,8 +16,9 @@ from demos.sudoku.options import Command, Machine, Size
 class Fit(Command):
     """Make a layer from solved boards in closed form, in seconds, instead of training it.
 
-    The layer gets the linear equations that all of the solved boards satisfy (difflayers.SATNet.from_solutions). The output
-    directory gets a checkpoint (safetensors) and the metrics (CSV), as after a training.
+    The layer gets the linear equations that all of the solved boards satisfy (SATNet.from_solutions), or the sets of bits of
+    which exactly one is true (extract_rules, SATNet.from_equations). The output directory gets a checkpoint (safetensors) and
+    the metrics (CSV), as after a training.
     """
 
     box: Size = 3
@@ -36,6 +37,8 @@ class Fit(Command):
     """Boards to test on: the last ones of a file."""
     permuted: bool = False
     """Show the layer the bits of all boards in one random order, drawn from the seed."""
+    exactly_one: bool = False
+    """Search for sets of bits of which exactly one is true, which needs fewer boards."""
     tolerance: float = 1e-6
     """Mean squared error up to which an equation counts; more for solved boards with mistakes."""
     k: Whole = 32
@@ -77,6 +80,8 @@ class Fit(Command):
             raise ValueError("--data, --givens: got both, wanted one of the two")
         if not 0 <= self.tolerance < 1:
             raise ValueError(f"--tolerance: got {self.tolerance}, wanted 0 or more and less than 1")
+        if self.exactly_one and self.tolerance != Fit.tolerance:
+            raise ValueError("--tolerance: got it with --exactly-one, which finds exact sets; wanted one of the two")
 
     def act(self) -> int:
         from demos.sudoku.commands.fit import fit

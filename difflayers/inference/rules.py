@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -116,6 +117,39 @@ class Rules:
         clauses = self.clauses
         lines = [" ".join(map(str, [*clause, 0])) for clause in clauses]
         return "\n".join([*comments, f"p cnf {self.domains.bits} {len(clauses)}", *lines]) + "\n"
+
+    def equations(self) -> tuple[Tensor, Tensor]:
+        r"""The rules that are linear equations over the bits, A z = b, as `SATNet.from_equations` takes them.
+
+        These are the sets of literals of which exactly one is true: a clause says that one of them is, pairs that no two are.
+        That each variable has one value is among them. All other rules are left out.
+
+        Returns:
+            A (equations, bits) and b (equations,), int64.
+
+        Example:
+            >>> from difflayers import Domains, inference
+            >>> rules = inference.Rules.from_clauses(Domains([2, 2, 3]), [[1, 2], [-1, -2], [1, 3]])
+            >>> rules.equations()       # one value of the third variable, and one of the bits 1 and 2
+            (tensor([[0, 0, 1, 1, 1],
+                    [1, 1, 0, 0, 0]]), tensor([1, 1]))
+        """
+        clauses = list(dict.fromkeys(frozenset(clause) for clause in self.clauses))
+        pairs = {clause for clause in clauses if len(clause) == 2}
+        sets = [
+            clause
+            for clause in clauses
+            if len(clause) > 1 and all(frozenset((-i, -j)) in pairs for i, j in combinations(clause, 2))
+        ]
+        # Of two literals the clause and the pair say the same with all signs changed.
+        sets = [clause for clause in sets if len(clause) > 2 or max(clause, key=abs) > 0]
+        A = torch.zeros(len(sets), self.domains.bits, dtype=torch.int64, device="cpu")
+        b = torch.ones(len(sets), dtype=torch.int64, device="cpu")
+        for row, clause in enumerate(sets):
+            for literal in clause:
+                A[row, abs(literal) - 1] = 1 if literal > 0 else -1
+                b[row] -= int(literal < 0)
+        return A, b
 
     def violations(self, values: Tensor, given: Tensor | None = None) -> Tensor:
         """Which rules each assignment violates: those whose literals are all known to be false.

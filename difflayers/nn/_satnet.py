@@ -272,6 +272,47 @@ class SATNet(nn.Module):
         return cls._with_columns(given, learnable, m, aux, options)
 
     @classmethod
+    def from_equations(
+        cls,
+        A: Tensor,
+        b: Tensor,
+        *,
+        learnable: bool = False,
+        m: int = 0,
+        aux: int = 0,
+        max_iter: int = 1000,
+        eps: float = 1e-7,
+        **options: Any,
+    ) -> "SATNet":
+        r"""A layer made from linear equations over its bits, A z = b. They are fixed, or training starts from them.
+
+        Where a rule can be written as an equation, such as "exactly one of these is true", state it like this rather than as
+        clauses: the relaxation is far tighter.
+
+        Args:
+            A, b: see `functional.equations_to_S`.
+            learnable, m, aux, max_iter, eps, options: as for `from_solutions`.
+
+        Returns:
+            A layer as `from_clauses` makes it.
+
+        Raises:
+            TypeError, ValueError: see `functional.equations_to_S`.
+
+        Example:
+            >>> import torch
+            >>> from difflayers import SATNet
+            >>> A = torch.tensor([[1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 1, 0]])
+            >>> layer = SATNet.from_equations(A, torch.tensor([1, 1, 1]))       # exactly one of 1, 2; of 3, 4; of 1, 3
+            >>> z, is_input = torch.tensor([[1.0, 0.5, 0.5, 0.5]]), torch.tensor([[True, False, False, False]])
+            >>> layer(z, is_input, generator=torch.Generator().manual_seed(0)).round()
+            tensor([[1., 0., 0., 1.]])
+        """
+        check_size("m", m, least=0)
+        given = functional.equations_to_S(A, b, aux=aux, dtype=options.get("dtype"), device="cpu")
+        return cls._with_columns(given, learnable, m, aux, {**options, "max_iter": max_iter, "eps": eps})
+
+    @classmethod
     def from_solutions(
         cls,
         solutions: Tensor,

@@ -18,7 +18,7 @@ from demos.sudoku.evaluation import Result, evaluate, evaluate_joint, evaluate_s
 from demos.sudoku.extraction import learn_rules
 from demos.sudoku.generator import generate, split_grids
 from demos.sudoku.images import ImageBoards, add_images
-from demos.sudoku.model import Net, VisualNet, bit_net, satnet_of
+from demos.sudoku.model import Net, SudokuNet, VisualNet, bit_net, satnet_of
 from demos.sudoku.options import Evaluate
 from demos.sudoku.reading.training import load_reader
 from difflayers.inference import Answers
@@ -136,7 +136,7 @@ def one_pass(net: Net, boards: Boards, batch_size: int, seed: int) -> tuple[Resu
     """Evaluate one forward pass; return also the answers."""
     found = evaluate(net, boards, batch_size=batch_size, seed=seed)
     return {
-        "method": "one pass",
+        "method": f"one pass, at most {net.layer.max_iter:,} sweeps" if isinstance(net, SudokuNet) else "one pass",
         "boards wholly right": found.boards_right,
         "blank cells right": found.blank_cells_right,
         "given cells read right": found.given_cells_read,

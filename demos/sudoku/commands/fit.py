@@ -6,11 +6,14 @@ import time
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
+from demos.sudoku.boards import Int8Array
 from demos.sudoku.commands.common import describe_data, describe_result, set_up_torch
 from demos.sudoku.data import encode, load_split
+from demos.sudoku.extraction import learn_rules
 from demos.sudoku.fit_options import Fit
-from demos.sudoku.model import build, satnet_of
+from demos.sudoku.model import SudokuNet, build, satnet_of
 from demos.sudoku.train import Trainer
 from difflayers import functional
 
@@ -24,8 +27,7 @@ def fit(options: Fit) -> int:
     print(describe_data(config))
     boards, _ = load_split(config, progress=True)
     start = time.perf_counter()
-    bits, _ = encode(torch.from_numpy(boards.solutions))
-    S = functional.solutions_to_S(satnet_of(build(config)).shuffle(bits), tolerance=options.tolerance)
+    S = equations(satnet_of(build(config)), boards.solutions, options)
     seconds = time.perf_counter() - start
     print(
         f"{S.shape[1]:,} equations hold in all {len(boards):,} solved boards; found in {seconds:.2g} seconds",
@@ -38,3 +40,12 @@ def fit(options: Fit) -> int:
     print(f"\nOf the unseen boards: {describe_result(result)}.")
     print(f"Checkpoint and metrics are in {options.output}")
     return 0
+
+
+def equations(net: SudokuNet, solutions: Int8Array, options: Fit) -> Tensor:
+    """Return the equations that solved boards satisfy, as a clause matrix in the order of the network's bits."""
+    if options.exactly_one:
+        A, b = learn_rules(None, solutions, exactly_one=True).equations()
+        return functional.equations_to_S(net.shuffle(A), b)
+    bits, _ = encode(torch.from_numpy(solutions))
+    return functional.solutions_to_S(net.shuffle(bits), tolerance=options.tolerance)

@@ -1,4 +1,4 @@
-"""Solutions into the clause matrix of SATNet: the linear equations that they satisfy."""
+"""Linear equations into the clause matrix of SATNet: known ones, and those that solutions satisfy."""
 
 import torch
 from torch import Tensor
@@ -7,6 +7,62 @@ from difflayers._checks import check_number, check_tensor
 from difflayers.functional._clauses import check_entries, check_result
 
 _ROUNDING = 4 * torch.finfo(torch.float64).eps
+
+
+def equations_to_S(
+    A: Tensor,
+    b: Tensor,
+    *,
+    aux: int = 0,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    r"""The clause matrix S of linear equations over the bits, A z = b: one column for each equation.
+
+    .. math:: s_j = \tfrac12 (a_j^\top 1 - 2 b_j, \; a_{j1}, \dots, a_{jn}, \; 0, \dots, 0)^\top
+
+    The layer's objective :math:`\|S^\top V\|^2` is :math:`\|A z - b\|^2` at an assignment z. "Exactly one of these is true" is
+    the equation :math:`\sum_i z_i = 1`. The relaxation of an equation is far tighter than that of clauses which say the same.
+
+    Args:
+        A, b: (equations, n) and (equations,), of any real dtype. Multiply a row of both to give an equation more weight.
+        aux: auxiliary rows, all 0.
+        dtype, device: of the result, any floating dtype; torch's defaults if None.
+
+    Returns:
+        (n + 1 + aux, equations), row 0 the truth direction.
+
+    Raises:
+        TypeError, ValueError: shapes that do not fit; no equations or no variables; numbers that are not finite, or that dtype
+            cannot hold; sizes for which S has more than 2**29 entries.
+
+    Example:
+        >>> import torch
+        >>> from difflayers import functional
+        >>> functional.equations_to_S(torch.tensor([[1, 1, 1]]), torch.tensor([1]))     # exactly one of three is true
+        tensor([[0.5000],
+                [0.5000],
+                [0.5000],
+                [0.5000]])
+    """
+    for name, value in (("A", A), ("b", b)):
+        check_tensor(name, value, None, values=True)
+        if value.dtype.is_complex:
+            raise TypeError(f"{name} must be real; got {value.dtype}")
+    if A.ndim != 2 or not A.numel():
+        raise ValueError(f"A must have shape (equations, n), neither 0; got {tuple(A.shape)}")
+    if b.shape != A.shape[:1]:
+        raise ValueError(f"b must have shape ({A.shape[0]},); got {tuple(b.shape)}")
+    check_result(aux, dtype, device)
+    check_entries("A", (A.shape[1] + 1 + aux, A.shape[0]))
+    rows, right = A.detach().cpu().double(), b.detach().cpu().double()
+    S = torch.zeros(A.shape[1] + 1 + aux, A.shape[0], dtype=dtype or torch.get_default_dtype(), device="cpu")
+    S[0] = (rows.sum(1) - 2 * right) / 2
+    S[1 : A.shape[1] + 1] = rows.T / 2
+    for name, part in (("b", S[:1]), ("A", S[1:])):
+        if not part.isfinite().all():
+            raise ValueError(f"{name} must be finite numbers that {S.dtype} can hold; got others")
+    return S.to(torch.get_default_device() if device is None else device)
 
 
 def solutions_to_S(

@@ -1,4 +1,4 @@
-"""Clause matrices made from solutions: the equations that these satisfy."""
+"""Clause matrices made from linear equations: known ones, and those that solutions satisfy."""
 
 import itertools
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from difflayers import Domains, SATNet, inference
-from difflayers.functional import solutions_to_S
+from difflayers.functional import equations_to_S, solutions_to_S
 
 
 def permutations(size: int) -> Tensor:
@@ -122,6 +122,75 @@ def test_dtype_aux_and_device(dtype: torch.dtype) -> None:
 def test_errors(solutions: Any, options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         solutions_to_S(solutions, **options)
+
+
+def test_the_objective_of_known_equations_is_their_squared_error() -> None:
+    A, b = torch.randn(4, 6, generator=generator()), torch.randn(4, generator=generator(1))
+    S = equations_to_S(A, b, aux=2, dtype=torch.float64)
+    assert S.shape == (9, 4) and not S[7:].any()
+    every = torch.tensor(list(itertools.product((0, 1), repeat=6)))
+    errors = (every.double() @ A.T.double() - b.double()).square().sum(1)
+    torch.testing.assert_close((signs(every) @ S[:7]).square().sum(1), errors)
+    weighted = equations_to_S(3 * A, 3 * b, dtype=torch.float64)
+    torch.testing.assert_close(weighted, 3 * S[:7])
+
+
+@pytest.mark.parametrize(
+    ("A", "b", "error", "message"),
+    [
+        (torch.ones(3), torch.ones(3), ValueError, r"A must have shape \(equations, n\), neither 0; got \(3,\)"),
+        (torch.ones(0, 3), torch.ones(0), ValueError, "A must have shape"),
+        (torch.ones(2, 3), torch.ones(3), ValueError, r"b must have shape \(2,\); got \(3,\)"),
+        (torch.ones(2, 3), [1, 1], TypeError, "b must be a tensor; got list"),
+        (torch.ones(1, 3, dtype=torch.complex64), torch.ones(1), TypeError, "A must be real; got torch.complex64"),
+        (
+            torch.full((1, 3), torch.nan),
+            torch.ones(1),
+            ValueError,
+            "must be finite numbers that torch.float32 can hold",
+        ),
+        (torch.ones(1, 3), torch.tensor([1e300], dtype=torch.float64), ValueError, "b must be finite numbers"),
+    ],
+)
+def test_errors_of_known_equations(A: Any, b: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        equations_to_S(A, b)
+
+
+def test_a_layer_from_known_equations() -> None:
+    """A Latin square of three: each value once in each row and column. The first row and one cell say the rest."""
+    domains = Domains([3] * 9)
+    lines = [[3 * i + j for j in range(3)] for i in range(3)] + [[3 * j + i for j in range(3)] for i in range(3)]
+    clauses = []
+    for line, value in itertools.product(lines, range(3)):
+        bits = [int(domains.literals[cell, value]) for cell in line]
+        clauses += [bits, *([-p, -q] for p, q in itertools.combinations(bits, 2))]
+    A, b = inference.Rules.from_clauses(domains, clauses).equations()
+    assert A.shape == (27, 27) and bool((A.sum(1) == 3).all()) and bool((b == 1).all())
+    layer = SATNet.from_equations(A, b, aux=1, k=12, learnable=True, m=2)
+    assert layer.S.shape == (29, 29) and (layer.max_iter, layer.eps) == (1000, 1e-7)
+    layer = SATNet.from_equations(A, b)
+    values = torch.tensor([0, 1, 2, 1, 2, 0, 2, 0, 1])
+    z, known = domains.encode(values, torch.arange(9) < 4, dtype=torch.float32)
+    assert torch.equal(domains.decode(layer(z, known, generator=generator())), values)
+
+
+def test_equations_of_rules() -> None:
+    domains = Domains([2, 2, 2, 3])
+    alike, unlike, one = [[1, -2], [-1, 2]], [[2, 3], [-2, -3]], [[1, -2, 3], [-1, 2], [-1, -3], [2, -3]]
+    own = [0, 0, 0, 1, 1, 1]
+    for clauses, want in (
+        ([], [(own, 1)]),
+        (alike, [(own, 1), ([-1, 1, 0, 0, 0, 0], 0)]),
+        (unlike, [(own, 1), ([0, 1, 1, 0, 0, 0], 1)]),
+        ([[1, 2]], [(own, 1)]),
+        ([[1, 2, 3], [-1, -2], [-1, -3]], [(own, 1)]),  # 2 and 3 may both be true
+        (one, [(own, 1), ([1, -1, 1, 0, 0, 0], 0)]),
+        (one + one[::-1], [(own, 1), ([1, -1, 1, 0, 0, 0], 0)]),
+    ):
+        A, b = inference.Rules.from_clauses(domains, clauses).equations()
+        found = sorted(zip(A.tolist(), b.tolist(), strict=True))
+        assert found == sorted(want), clauses
 
 
 def test_a_layer_from_solutions() -> None:
