@@ -51,6 +51,8 @@ class Fit(Command):
     """Boards at a time, in testing."""
     seed: int = 0
     """Seeds the generated boards, the order of the bits, and the layer's random starts."""
+    append: File = None
+    """Append the result to this CSV as a row."""
     machine: OmitArgPrefixes[Machine] = field(default_factory=Machine)
 
     @property

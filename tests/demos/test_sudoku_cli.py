@@ -745,10 +745,15 @@ def test_a_layer_is_fitted_to_solved_boards(
     assert "got both" in fails([*fit, "--data", "x.csv", "--givens", "5"], capsys)
     assert main(["eval", str(run), "--givens", "4", "--count", "50", "--search"]) == 0
     assert re.search(r"boards wholly right +100\.00%\nanswers accepted +100\.00%", capsys.readouterr().out)
-    options = ["--exactly-one", "--train", "60", "--output", str(tmp_path / "few")]
+    table = tmp_path / "fits.csv"
+    options = ["--exactly-one", "--train", "60", "--output", str(tmp_path / "few"), "--append", str(table)]
     assert main(["fit", "--box", "2", "--test", "100", *permuted, *options]) == 0
     out = capsys.readouterr().out
     assert "64 equations hold in all 60 solved boards" in out
+    with open(table, newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["solved boards"], row["equations looked for"], row["equations"]) == ("60", "exactly one", "64")
+    assert (row["test boards"], row["boards wholly right"]) == ("100", "1")
     assert "Of the unseen boards: 100 of 100 boards wholly right (100.0%)" in out
     assert "got it with --exactly-one" in fails(["fit", "--exactly-one", "--tolerance", "0.1"], capsys)
     options = [

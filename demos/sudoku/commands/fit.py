@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from demos.sudoku.boards import Int8Array
-from demos.sudoku.commands.common import describe_data, describe_result, set_up_torch
+from demos.sudoku.commands.common import append, check_append, describe_data, describe_result, set_up_torch
 from demos.sudoku.data import encode, load_split
 from demos.sudoku.extraction import learn_rules
 from demos.sudoku.fit_options import Fit
@@ -17,12 +17,20 @@ from demos.sudoku.model import SudokuNet, build, satnet_of
 from demos.sudoku.train import Trainer
 from difflayers import functional
 
+COLUMNS = (
+    *("boards", "solved boards", "equations looked for", "equations", "seconds"),
+    *("test boards", "boards wholly right", "blank cells right", "milliseconds a board", "CPU threads"),
+)
+"""Of `fit --append`."""
+
 
 def fit(options: Fit) -> int:
     """Make a layer of the equations that the solved boards satisfy, test it, and write it as `train` would."""
     config = options.config
     if not options.overwrite:
         Trainer.check_output(options.output, resumable=False)
+    if options.append is not None:
+        check_append(options.append, COLUMNS)
     set_up_torch(options.machine.device, options.machine.threads, config.box)
     print(describe_data(config))
     boards, _ = load_split(config, progress=True)
@@ -39,6 +47,14 @@ def fit(options: Fit) -> int:
     result = trainer.fit()
     print(f"\nOf the unseen boards: {describe_result(result)}.")
     print(f"Checkpoint and metrics are in {options.output}")
+    if options.append is not None:
+        row = (
+            *(f"{config.box**2}x{config.box**2}{config.variant}", len(boards)),
+            *("exactly one" if options.exactly_one else "all", S.shape[1], seconds),
+            *(result.boards, result.boards_right, result.blank_cells_right),
+            *(1e3 * result.seconds / result.boards, torch.get_num_threads()),
+        )
+        append(options.append, dict(zip(COLUMNS, row, strict=True)))
     return 0
 
 
