@@ -73,6 +73,44 @@ def _accepted(path: str, *more: tuple[str, str]) -> Table:
     return benchmark_table(read(path), columns)
 
 
+def fits() -> Table:
+    """Layers fitted in closed form, by how many boards."""
+    columns = {
+        "boards": field("boards", str),
+        "solved boards": field("solved boards", count),
+        "equations looked for": field("equations looked for", str),
+        "found": field("equations", count),
+        "seconds": field("seconds", two_figures),
+        "unseen boards": field("test boards", count),
+        "right in one pass": field("boards wholly right", share),
+        "ms a board": field("milliseconds a board", milliseconds),
+    }
+    return benchmark_table(read(f"{FIT}/fits.csv"), columns)
+
+
+def fit_pass() -> Table:
+    """One pass of the layers that were fitted, and trained further."""
+    columns = ["boards", "layer", "sweeps, at most", "wholly right", "blank cells right", "ms a board"]
+    table = [columns, ["---"] * len(columns)]
+    for told, name in (
+        ("equations", "pass.csv"),
+        ("sets of exactly one, 100 boards", "pass-100.csv"),
+        ("trained further", "pass-trained.csv"),
+    ):
+        for row in read(f"{FIT}/{name}"):
+            sweeps = re.search(r"([\d,]+) sweeps", row["method"])
+            assert sweeps
+            shares = (share(row["boards wholly right"]), two_places(row["blank cells right"]))
+            boards = row["boards"].replace(".csv.gz", "")
+            table.append([boards, told, sweeps[1], *shares, milliseconds(row["milliseconds a board"])])
+    return table
+
+
+def fit_search() -> Table:
+    """Search with the layer that was fitted."""
+    return _search(read(f"{FIT}/search.csv"))
+
+
 def few_boards() -> Table:
     return _accepted("demos/sudoku/results/few-boards/search-1000.csv", ("passes", "mean forward passes a board"))
 
@@ -329,6 +367,7 @@ def alternatives() -> Table:
 
 
 READERS = "demos/sudoku/results/readers"
+FIT = "demos/sudoku/results/fit"
 ORIGINAL = "demos/sudoku/results/original-9x9"
 NAMES = {"gcc": "GCC", "axtls": "axTLS"}
 
@@ -351,6 +390,9 @@ TABLES: dict[str, Callable[[], Table]] = {
     "exact": exact,
     "exact-few": exact_few,
     "few-boards": few_boards,
+    "fit-pass": fit_pass,
+    "fit-search": fit_search,
+    "fits": fits,
     "growth": growth,
     "images": images,
     "joint": joint,

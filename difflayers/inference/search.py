@@ -269,7 +269,8 @@ def search(
             from the second decimation on by failed-literal probing too; an answer that breaks one is not accepted. Where no
             limit separates, they alone accept.
         paths: a problem is given up after so many decimations; 1 is one without any going back.
-        starts: so many of these, after the first, begin at the problem itself.
+        starts: so many of these, after the first, begin at the problem itself. 0 is best for a layer of equations, whose
+            solutions hardly depend on where they begin.
         k: dimension of the vectors; that of the layer if None.
         batch_size: problems at a time. When one is done, the next takes its place.
         generator: where one seed is drawn from; torch's global generator if None.
