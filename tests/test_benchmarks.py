@@ -95,7 +95,14 @@ def test_peers_of_maxsat_solve_the_same_problem() -> None:
 def test_gpu_cases_are_run_when_asked_for_and_there_is_a_device(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert {"gpu-satnet-step", "gpu-satnet-parts", "gpu-satnet-growth", "gpu-matching"} == ON_GPU
+    assert {
+        "gpu-satnet-step",
+        "gpu-satnet-parts",
+        "gpu-satnet-growth",
+        "gpu-matching",
+        "gpu-exact",
+        "gpu-search",
+    } == ON_GPU
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for arguments in (["--gpu"], ["gpu-matching"]):
         monkeypatch.setattr("sys.argv", ["benchmarks", *arguments])
@@ -115,6 +122,11 @@ def test_gpu_cases_work_on_the_instances_that_they_name(monkeypatch: pytest.Monk
     assert gpu_cases._step(small).abs().max() > 0
     cost = random_costs(3, 4, 6)
     assert gpu_cases._match(functional.quadratic_matching, cost, torch.randn_like(cost)).shape == cost.shape
+    assert {name: work().shape for name, work in gpu_cases._assigned("cpu", cost).items()} == {
+        "exact": cost.shape[:-1],
+        "entropic": cost.shape,
+    }
+    assert bool(gpu_cases._searched("cpu", 36, 1).accepted.all())
 
 
 def test_results_are_added_to_those_of_other_columns(tmp_path: Path) -> None:

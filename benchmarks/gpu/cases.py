@@ -1,5 +1,6 @@
-"""What is measured on a GPU: SATNet's training step and its parts, and matching, as the batch grows."""
+"""What is measured on a GPU: SATNet's training step and its parts, matching as the batch grows, and search."""
 
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -10,7 +11,11 @@ from torch import Tensor
 from benchmarks.matching.instances import random_costs
 from benchmarks.registry import Row, case, seconds
 from benchmarks.satnet.instances import WEIGHTS, Instance, random_instance, sudoku_instance
-from difflayers import functional
+from demos.sudoku.checkpoint import load_checkpoint
+from demos.sudoku.data import domains_of, to_values
+from demos.sudoku.generator import generate
+from demos.sudoku.model import restore, satnet_of
+from difflayers import functional, inference
 from difflayers.functional._satnet import random_start
 from difflayers.satnet import common, cuda, op
 
@@ -197,3 +202,46 @@ def matching() -> Iterator[Row]:
                 "cpu_seconds": on_cpu,
                 "ratio": on_cpu / median,
             }
+
+
+def _assigned(device: str, cost: Tensor) -> dict[str, Callable[[], Any]]:
+    """Exact and entropic matching of the same problems on a device, forward."""
+    cost = cost.to(device)
+    return {"exact": partial(functional.assign, cost), "entropic": partial(functional.entropic_matching, cost)}
+
+
+@case("gpu-exact", gpu=True)
+def exact() -> Iterator[Row]:
+    """Exact assignments of uniform float32 costs, and entropic matching of the same, forward, against the CPU kernels."""
+    for B, n, m in ((208, 300, 300), (5, 1024, 1024), (1024, 10, 50), (65_536, 10, 50)):
+        cost = random_costs(B, n, m, dtype=torch.float32)
+        row: Row = {**_gpu(), "B": B, "n": n, "m": m}
+        on_gpu, on_cpu = _assigned("cuda", cost), _assigned("cpu", cost)
+        for name in on_gpu:
+            median, spread = gpu_seconds(on_gpu[name])
+            cpu = seconds(on_cpu[name], repeats=3)[0] if B <= 1024 else float("nan")
+            row |= {f"{name} ms": 1e3 * median, f"{name} spread ms": 1e3 * spread, f"{name} CPU ratio": cpu / median}
+        yield row
+
+
+def _searched(device: str, givens: int, boards: int) -> inference.Answers:
+    """Search with the shipped weights for 9x9 boards."""
+    checkpoint = load_checkpoint(WEIGHTS)
+    layer = satnet_of(restore(checkpoint)).board_layer().to(device)
+    values, given = to_values(generate(3, givens, boards, seed=1).puzzles)
+    generator = torch.Generator().manual_seed(0)
+    return inference.search(layer, domains_of(3), values, given, limit=checkpoint.limit, generator=generator)
+
+
+@case("gpu-search", gpu=True)
+def search() -> Iterator[Row]:
+    """Generated 9x9 puzzles completed by search with the shipped weights, boards a second, against the CPU."""
+    for givens, boards in ((36, 1000), (28, 200)):
+        row: Row = {**_gpu(), "givens": givens, "boards": boards}
+        for name, device in (("gpu", "cuda"), ("cpu", "cpu")):
+            _searched(device, givens, 2)  # compiles what is to be compiled
+            begin = time.perf_counter()
+            found = _searched(device, givens, boards)
+            row |= {f"{name} boards a second": boards / (time.perf_counter() - begin)}
+            row |= {f"{name} accepted": float(found.accepted.double().mean())}
+        yield row
