@@ -107,8 +107,11 @@ def fit_pass() -> Table:
 
 
 def fit_search() -> Table:
-    """Search with the layer that was fitted."""
-    return _search(read(f"{FIT}/search.csv"))
+    """Search with the layers that were fitted."""
+    head, line, *body = _search(read(f"{FIT}/search.csv") + read(f"{FIT}/search-100.csv"))
+    layers = ["equations"] * len(read(f"{FIT}/search.csv")) + ["sets of exactly one, 100 boards"] * len(body)
+    named = [[boards, layer, *rest] for (boards, *rest), layer in zip(body, layers, strict=False)]
+    return [[head[0], "layer", *head[1:]], [line[0], "---", *line[1:]], *named]
 
 
 def few_boards() -> Table:

@@ -228,7 +228,7 @@ def evaluate_search(
     start = time.perf_counter()
     if roundings is None:
         assert paths is not None
-        most, method = paths, f"search, at most {paths} paths"
+        most, method = paths, f"search, at most {paths} paths" + (f", {starts} restarts" if starts != 4 else "")
         method += rules_told(rules, limit)
         found = search(net, boards.puzzles, limit, paths=paths, starts=starts, seed=seed, rules=rules)
     elif paths is None:
