@@ -78,6 +78,8 @@ class Fit(Command):
     def check(self) -> None:
         self.machine.check()
         _ = self.config  # it checks itself
+        if self.train < 2:
+            raise ValueError(f"--train: got {self.train}, wanted 2 or more")
         if self.data is not None and self.givens is not None:
             raise ValueError("--data, --givens: got both, wanted one of the two")
         if not 0 <= self.tolerance < 1:

@@ -52,7 +52,8 @@ _HEADER = "epoch  minutes  train loss  test loss  boards right  blank cells righ
 def start_weights(path: Path, config: TrainConfig) -> dict[str, Tensor]:
     """Return the layer's weights in a checkpoint, to begin a run with."""
     checkpoint = load_checkpoint(path)
-    for name in ("box", "network", "aux", "m"):
+    names = ("box", "network", "aux", "m", "permuted", *(("seed",) if config.permuted else ()))  # it orders the bits
+    for name in names:
         if getattr(checkpoint.config, name) != getattr(config, name):
             raise ValueError(
                 f"start: {path} has {name} {getattr(checkpoint.config, name)}, wanted that of the run, {getattr(config, name)}"
@@ -284,6 +285,8 @@ class Trainer:
         title = f"{task} from {self.config.train:,} boards: {self.config.network_description}"
         if self.config.epochs:
             write_atomically(self.output / CURVE_NAME, learning_curve_png(self.history, title))
+        else:  # that of an earlier run
+            (self.output / CURVE_NAME).unlink(missing_ok=True)
 
     def _steps(self) -> int:
         return self.config.epochs * math.ceil(len(self.train_boards) / self.config.batch_size)

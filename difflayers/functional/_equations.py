@@ -80,16 +80,17 @@ def solutions_to_S(
     .. math:: \frac{1}{\mathrm{count}} \sum_{x} x x^\top u = \lambda u, \qquad \lambda \le \mathrm{tolerance}.
 
     Each is an equation :math:`u^\top x = 0` that all solutions satisfy, up to the tolerance. "Exactly one of these is true" is
-    such an equation, and so is "exactly two are", "these two are alike" and "this is never true". The layer's objective
-    :math:`\|S^\top V\|^2` is then 0 at the solutions. At any other assignment it is the sum of the squared errors of its
-    equations, and 0 only if it satisfies all of them too.
+    such an equation, and so is "exactly two are", "these two are alike" and "this is never true". At an assignment the layer's
+    objective :math:`\|S^\top V\|^2` is the sum of the squared errors of the equations: 0 at the solutions, and at every other
+    assignment that satisfies all of the equations.
 
-    Rules that are no equations, such as "at most one is true" or "a implies b", are not found.
+    Rules that are no equations, such as "at most one is true" or "a implies b", are not found. An assignment that breaks only
+    such rules has an objective of 0 as well.
 
     Args:
-        solutions: (count, n), of 0 and 1, any dtype: complete assignments. They need not be all that there are, but there must
-            be more of them than the equations leave free, n + 1 - m. Otherwise some of the equations found are true of these
-            solutions by chance. `inference.acceptance_limit` with solutions that were kept back shows it.
+        solutions: (count, n), of 0 and 1, any dtype: complete assignments, such as `Domains.encode(values)[0]`. They need not be all that there are. If r independent equations are true of all solutions, it takes n + 1 - r
+            independent solutions to find them. With fewer, some of the equations found are true of these solutions by chance.
+            `inference.acceptance_limit` with many solutions that were kept back shows it.
         tolerance: mean squared error of an equation up to which it counts. For solutions with mistakes, take more.
         aux: auxiliary rows, all 0.
         dtype, device: of the result, any floating dtype; torch's defaults if None.
@@ -106,7 +107,7 @@ def solutions_to_S(
     Example:
         >>> import torch
         >>> from difflayers import functional
-        >>> solutions = torch.tensor([[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 0]])    # one of the first three; 4 is not 3
+        >>> solutions = torch.tensor([[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 0]])    # one of the first three is true
         >>> S = functional.solutions_to_S(solutions)
         >>> S.shape, bool((S.T @ torch.tensor([[1.0, -1, 1, -1, 1]]).T).abs().max() < 1e-6)
         (torch.Size([5, 2]), True)

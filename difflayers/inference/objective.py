@@ -240,9 +240,10 @@ def acceptance_limit(
     r"""The highest learnt objective at which an answer is accepted, set by known solutions, and whether it tells right from
     wrong.
 
-    Solutions often have nearly the same learnt objective, and a higher one as soon as one variable is wrong. Where that is
-    so, it proves an answer right, up to what was measured; where it is not, the limit says so (`AcceptanceLimit.separates`)
-    and nothing is accepted by it.
+    Solutions often have nearly the same learnt objective, and a higher one as soon as one variable is wrong. Where that is not
+    so, the limit says so (`AcceptanceLimit.separates`) and nothing is accepted by it. Where it is so, an accepted answer is
+    right as far as one wrong variable shows. A rule that the layer does not know, and that changing one variable never breaks
+    alone, stays unnoticed: check such rules by yourself, or give them to `search` as `rules`.
 
     Half of the solutions set the limit: eight times as far above their median as their 90th percentile, or 0.8% of the way to
     the lowest of the spoilt ones if that is more. Percentiles further out would not do, since a few solutions have an
@@ -255,9 +256,9 @@ def acceptance_limit(
     Args:
         layer: a trained layer.
         domains: of its variables.
-        solutions: (count, v). Up to 2,000 are used. Better ones than those it was trained on are others: a layer that has
-            learnt its few training solutions by heart gives unseen ones a higher objective, so that a limit set by the
-            former accepts none of the latter (`separates` is about the solutions that it was set by).
+        solutions: (count, v). Up to 2,000 are used. Solutions that the layer has not seen are better than those it was made
+            from. A layer that has learnt few solutions by heart gives unseen ones a higher objective, so that a limit set by
+            the former accepts none of the latter (`separates` is about the solutions that it was set by).
         given: (v,), bool: variables that are part of the question and are not spoilt.
         generator: where what is random is drawn from; torch's global one if None.
 

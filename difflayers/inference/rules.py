@@ -121,8 +121,8 @@ class Rules:
     def equations(self) -> tuple[Tensor, Tensor]:
         r"""The rules that are linear equations over the bits, A z = b, as `SATNet.from_equations` takes them.
 
-        These are the sets of literals of which exactly one is true: a clause says that one of them is, pairs that no two are.
-        That each variable has one value is among them. All other rules are left out.
+        These are the sets of literals of which exactly one is true: a clause says that one of them is, pairs that no two are. A
+        clause of one literal is such a set too, and so are the values of each variable. All other rules are left out.
 
         Returns:
             A (equations, bits) and b (equations,), int64.
@@ -134,15 +134,11 @@ class Rules:
             (tensor([[0, 0, 1, 1, 1],
                     [1, 1, 0, 0, 0]]), tensor([1, 1]))
         """
-        clauses = list(dict.fromkeys(frozenset(clause) for clause in self.clauses))
+        clauses = [c for c in dict.fromkeys(map(frozenset, self.clauses)) if not any(-i in c for i in c)]
         pairs = {clause for clause in clauses if len(clause) == 2}
-        sets = [
-            clause
-            for clause in clauses
-            if len(clause) > 1 and all(frozenset((-i, -j)) in pairs for i, j in combinations(clause, 2))
-        ]
+        sets = [clause for clause in clauses if all(frozenset((-i, -j)) in pairs for i, j in combinations(clause, 2))]
         # Of two literals the clause and the pair say the same with all signs changed.
-        sets = [clause for clause in sets if len(clause) > 2 or max(clause, key=abs) > 0]
+        sets = [clause for clause in sets if len(clause) != 2 or max(clause, key=abs) > 0]
         A = torch.zeros(len(sets), self.domains.bits, dtype=torch.int64, device="cpu")
         b = torch.ones(len(sets), dtype=torch.int64, device="cpu")
         for row, clause in enumerate(sets):

@@ -329,14 +329,16 @@ class SATNet(nn.Module):
 
         Where the rules of a problem are such equations ("exactly one of these is true"), this replaces the training. From
         solved Sudoku boards it finds the rules of Sudoku, all of them and no others. See `functional.solutions_to_S` for what
-        it can find and what not, and for how many solutions it needs.
+        it can find and what not, and for how many solutions it needs. Rules that are no equations are missing, and neither the
+        objective nor `inference.acceptance_limit` shows that: check answers, or give `inference.search` rules.
 
         Args:
             solutions, tolerance: see `functional.solutions_to_S`.
             learnable: S starts at the equations and learns. False: they stay; only what `m` adds learns.
             m: further columns, drawn at random as those of a fresh layer: rules to be learnt beside the equations.
             aux: auxiliary variables. The equations do not touch them.
-            max_iter, eps: as for `SATNet`. Exact rules need a more accurate solution than learning does: far more sweeps.
+            max_iter, eps: as for `SATNet`. Exact rules need a more accurate solution than learning does: far more sweeps. A
+                state dict does not hold them: give them to `from_state_dict` again.
             options: the other arguments of `SATNet`, by name.
 
         Returns:
@@ -348,7 +350,7 @@ class SATNet(nn.Module):
         Example:
             >>> import torch
             >>> from difflayers import SATNet
-            >>> solutions = torch.tensor([[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 0]])    # one of the first three; 4 is not 3
+            >>> solutions = torch.tensor([[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 0]])    # one of the first three is true
             >>> layer = SATNet.from_solutions(solutions)
             >>> z, is_input = torch.tensor([[0.5, 0.0, 0.5, 1.0]]), torch.tensor([[False, True, False, True]])
             >>> layer(z, is_input, generator=torch.Generator().manual_seed(0)).round()

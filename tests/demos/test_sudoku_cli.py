@@ -22,7 +22,7 @@ from demos.sudoku.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_check
 from demos.sudoku.config import TrainConfig
 from demos.sudoku.data import load_split, read_csv, read_puzzles, write_csv
 from demos.sudoku.generator import generate
-from demos.sudoku.train import CURVE_NAME, Trainer
+from demos.sudoku.train import CURVE_NAME, Trainer, start_weights
 
 ROOT = Path(__file__).parents[2]
 MNIST = ROOT.parent / "shared" / "data" / "mnist"
@@ -734,13 +734,14 @@ def test_a_layer_is_fitted_to_solved_boards(
     fit = ["fit", "--box", "2", "--train", "500", "--test", "100", *permuted, "--output", str(run)]
     assert main(fit) == 0
     out = capsys.readouterr().out
-    assert "40 equations hold in all 500 solved boards" in out
+    assert "40 equations hold in 500 solved boards with a mean squared error of at most 1e-06" in out
     assert "Of the unseen boards: 100 of 100 boards wholly right (100.0%)" in out
     checkpoint = load_checkpoint(run)
     assert (checkpoint.name, checkpoint.config.m, checkpoint.config.aux, checkpoint.config.epochs) == ("fit", 40, 0, 0)
     assert checkpoint.limit is not None and len(checkpoint.history) == 1
     assert not (run / CURVE_NAME).exists()
     assert "pass --overwrite to replace it" in fails(fit, capsys)
+    assert "--train: got 1, wanted 2 or more" in fails([*fit, "--overwrite", "--train", "1"], capsys)
     assert "--tolerance: got 2.0" in fails([*fit, "--overwrite", "--tolerance", "2"], capsys)
     assert "got both" in fails([*fit, "--data", "x.csv", "--givens", "5"], capsys)
     assert main(["eval", str(run), "--givens", "4", "--count", "50", "--search"]) == 0
@@ -749,7 +750,7 @@ def test_a_layer_is_fitted_to_solved_boards(
     options = ["--exactly-one", "--train", "60", "--output", str(tmp_path / "few"), "--append", str(table)]
     assert main(["fit", "--box", "2", "--test", "100", *permuted, *options]) == 0
     out = capsys.readouterr().out
-    assert "64 equations hold in all 60 solved boards" in out
+    assert "64 equations hold in 60 solved boards; found" in out
     with open(table, newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["solved boards"], row["equations looked for"], row["equations"]) == ("60", "exactly one", "64")
@@ -774,6 +775,15 @@ def test_a_layer_is_fitted_to_solved_boards(
     ]
     assert main(["train", "--box", "2", *options, *permuted, "--lr", "1e-4", "--output", str(tmp_path / "tuned")]) == 0
     assert "Of the unseen boards" in capsys.readouterr().out
+    assert (tmp_path / "tuned" / CURVE_NAME).exists()
+    config = load_checkpoint(tmp_path / "tuned").config
+    with pytest.raises(ValueError, match=f"has permuted {bool(permuted)}, wanted that of the run, {not permuted}"):
+        start_weights(run, replace(config, permuted=not permuted))
+    if permuted:
+        with pytest.raises(ValueError, match="has seed 0, wanted that of the run, 1"):
+            start_weights(run, replace(config, seed=1))
+    assert main([*fit, "--output", str(tmp_path / "tuned"), "--overwrite"]) == 0
+    assert not (tmp_path / "tuned" / CURVE_NAME).exists()
 
 
 def test_growth_is_measured_in_a_process_for_each_size(tmp_path: Path) -> None:

@@ -37,8 +37,9 @@ def fit(options: Fit) -> int:
     start = time.perf_counter()
     S = equations(satnet_of(build(config)), boards.solutions, options)
     seconds = time.perf_counter() - start
+    error = "" if options.exactly_one else f" with a mean squared error of at most {options.tolerance:g}"
     print(
-        f"{S.shape[1]:,} equations hold in all {len(boards):,} solved boards; found in {seconds:.2g} seconds",
+        f"{S.shape[1]:,} equations hold in {len(boards):,} solved boards{error}; found in {seconds:.2g} seconds",
         flush=True,
     )
     trainer = Trainer(replace(config, m=S.shape[1]), options.output, name="fit", device=options.machine.device)
