@@ -88,8 +88,9 @@ def solutions_to_S(
     such rules has an objective of 0 as well.
 
     Args:
-        solutions: (count, n), of 0 and 1, any dtype: complete assignments, such as `Domains.encode(values)[0]`. They need not be all that there are. If r independent equations are true of all solutions, it takes n + 1 - r
-            independent solutions to find them. With fewer, some of the equations found are true of these solutions by chance.
+        solutions: (count, n), of 0 and 1, any dtype: complete assignments, such as `Domains.encode(values)[0]`. They need not
+            be all that there are. If r independent equations are true of all solutions, it takes n + 1 - r independent
+            solutions to find them. With fewer, some of the equations found are true of these solutions by chance.
             `inference.acceptance_limit` with many solutions that were kept back shows it.
         tolerance: mean squared error of an equation up to which it counts. For solutions with mistakes, take more.
         aux: auxiliary rows, all 0.
