@@ -95,7 +95,8 @@ def fit_pass() -> Table:
     for told, name in (
         ("equations", "pass.csv"),
         ("sets of exactly one, 100 boards", "pass-100.csv"),
-        ("trained further", "pass-trained.csv"),
+        ("equations, trained further", "pass-trained-2.csv"),
+        ("sets from 9,000 boards, trained further", "pass-trained-8.csv"),
     ):
         for row in read(f"{FIT}/{name}"):
             sweeps = re.search(r"([\d,]+) sweeps", row["method"])

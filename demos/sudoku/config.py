@@ -73,7 +73,7 @@ class TrainOptions:
     batch_size: int
     """Boards a step."""
     epochs: int
-    """Times through the training boards; 0 trains nothing."""
+    """Times through the training boards."""
     seed: int
     """Seeds the generated boards, the first weights, the order of the boards, and the layer's random starts."""
 

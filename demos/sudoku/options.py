@@ -106,6 +106,7 @@ class Demo(Command):
 
     def check(self) -> None:
         self.machine.check()
+        check_counts(self.training, "epochs")
         _ = self.config  # it checks itself
 
     def act(self) -> int:
@@ -145,6 +146,7 @@ class Train(Command):
         self.machine.check()
         if self.resume and self.overwrite:
             raise ValueError("--resume, --overwrite: got both, wanted one")
+        check_counts(self.training, "epochs")
         if self.config.data is not None and not self.resume and self.config.givens != DEFAULTS[self.box].givens:
             raise ValueError(
                 "--givens: got it together with --data, whose boards are as they are; wanted one of the two"

@@ -91,6 +91,8 @@ def test_options_are_read_without_torch(command: str) -> None:
     [
         (["tarin"], "Unrecognized options: tarin"),
         (["train", "--box", "5"], "invalid choice '5' for argument '--box'"),
+        (["train", "--epochs", "0"], "--epochs: got 0, wanted 1 or more"),
+        (["demo", "--epochs", "0"], "--epochs: got 0, wanted 1 or more"),
         (["train", "--nonsense", "4"], "Unrecognized options: --nonsense"),
         (["generate", "--givens", "few"], "Error parsing --givens: got 'few', wanted a number such as 34"),
         (["solve", "1" * 16], "--checkpoint"),

@@ -201,7 +201,7 @@ def test_fingerprint() -> None:
         ({"m": 0}, "m: got 0"),
         ({"k": 0}, "k: got 0"),
         ({"batch_size": 0}, "--batch-size: got 0"),
-        ({"epochs": 0}, "epochs: got 0"),
+        ({"epochs": -1}, "epochs: got -1"),
         ({"lr": 0.0}, "lr: got 0.0, wanted a positive number"),
         ({"lr": float("nan")}, "lr: got nan"),
         ({"lr": 1e300}, "lr: got 1e+300, wanted a positive number, at most 1e+30"),
