@@ -8,8 +8,8 @@ from torch.optim import Optimizer
 
 
 def cosine(step: int, steps: int) -> float:
-    """Return what the highest learning rate is multiplied by: from 1 at step 0 to 0 at the end."""
-    return 0.5 * (1 + math.cos(math.pi * step / steps))
+    """Return what the highest learning rate is multiplied by: from 1 at step 0 to 0 at the end, also where there is no step."""
+    return 0.5 * (1 + math.cos(math.pi * step / steps)) if steps else 0.0
 
 
 def set_cosine_rate(optimizer: Optimizer, highest: float, step: int, steps: int) -> None:

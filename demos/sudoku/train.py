@@ -89,6 +89,7 @@ class Trainer:
         output: The directory of the run; see `check_output`.
         name: The command this run belongs to, kept in its checkpoints.
         device: A torch device.
+        boards: The run's boards, to train on and to test on, if they are loaded already.
         log: Gets a line of text for each epoch, and notes.
 
     With ``torch.distributed`` set up, the processes train together. The first one alone writes files and logs.
@@ -101,6 +102,7 @@ class Trainer:
         *,
         name: str = "train",
         device: str = "cpu",
+        boards: tuple[Boards, Boards] | None = None,
         log: Callable[[str], None] = tqdm.write,
     ) -> None:
         self.config = config
@@ -110,7 +112,7 @@ class Trainer:
         rank, self.ranks = place()
         self.first = rank == 0
         self.log = log if self.first else _be_silent
-        train_boards, test_boards = load_split(config, progress=self.first)
+        train_boards, test_boards = boards or load_split(config, progress=self.first)
         self.data_fingerprint = fingerprint(train_boards, test_boards)
         with first_goes_first():  # it downloads MNIST
             self.train_boards = add_images(train_boards, config, train=True)
@@ -225,7 +227,7 @@ class Trainer:
                     boards_right=result.boards_right,
                     blank_cells_right=result.blank_cells_right,
                     given_cells_read=result.given_cells_read,
-                    lr=config.lr * cosine(self.step, self._steps()) if config.epochs else 0.0,
+                    lr=config.lr * cosine(self.step, self._steps()),
                     seconds=seconds,
                 )
             )

@@ -138,9 +138,7 @@ def round_best(
     with ProgressBar(progress, len(values), "rounding", "problems") as bar:
         try:
             for part in torch.arange(len(values), device=S.device).split(batch_size):
-                _round_batch(
-                    S, domains, values, given, part, answers, judge, judged, roundings, temperature, seed, layer
-                )
+                _round_batch(layer, domains, values, given, part, answers, judge, judged, roundings, temperature, seed)
                 bar.update(len(part))
         except KeyboardInterrupt:
             answers = replace(answers, interrupted=True)
@@ -148,7 +146,7 @@ def round_best(
 
 
 def _round_batch(
-    S: Tensor,
+    layer: SATNet,
     domains: Domains,
     values: Tensor,
     given: Tensor,
@@ -159,9 +157,9 @@ def _round_batch(
     roundings: int,
     temperature: float,
     seed: int,
-    layer: SATNet,
 ) -> None:
     """Round the problems `left` and write what comes of it into `answers`."""
+    S = layer._matrix().detach()
     z, known = domains.encode(values[left], given[left], dtype=S.dtype)
     start, effort = start_vectors(S, layer.k, seed, 0), Effort.of(layer)
     p, _, _ = solve(S, z, known, start, effort)

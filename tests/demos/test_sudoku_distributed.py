@@ -49,7 +49,8 @@ class PlainReader(nn.Sequential):
 
     def probabilities(self, images: Tensor) -> Tensor:
         """Of each digit."""
-        return self(images).softmax(-1)  # type: ignore[no-any-return]
+        read: Tensor = self(images).softmax(-1)
+        return read
 
 
 class StoppedError(Exception):

@@ -33,16 +33,18 @@ def fit(options: Fit) -> int:
         check_append(options.append, COLUMNS)
     set_up_torch(options.machine.device, options.machine.threads, config.box)
     print(describe_data(config))
-    boards, _ = load_split(config, progress=True)
+    boards = load_split(config, progress=True)
+    solved = boards[0].solutions
     start = time.perf_counter()
-    S = equations(satnet_of(build(config)), boards.solutions, options)
+    S = equations(satnet_of(build(config)), solved, options)
     seconds = time.perf_counter() - start
     error = "" if options.exactly_one else f" with a mean squared error of at most {options.tolerance:g}"
     print(
-        f"{S.shape[1]:,} equations hold in {len(boards):,} solved boards{error}; found in {seconds:.2g} seconds",
+        f"{S.shape[1]:,} equations hold in {len(solved):,} solved boards{error}; found in {seconds:.2g} seconds",
         flush=True,
     )
-    trainer = Trainer(replace(config, m=S.shape[1]), options.output, name="fit", device=options.machine.device)
+    config = replace(config, m=S.shape[1])
+    trainer = Trainer(config, options.output, name="fit", device=options.machine.device, boards=boards)
     with torch.no_grad():
         satnet_of(trainer.net).layer.S.copy_(S)
     result = trainer.fit()
@@ -50,7 +52,7 @@ def fit(options: Fit) -> int:
     print(f"Checkpoint and metrics are in {options.output}")
     if options.append is not None:
         row = (
-            *(f"{config.box**2}x{config.box**2}{config.variant}", len(boards)),
+            *(f"{config.box**2}x{config.box**2}{config.variant}", len(solved)),
             *("exactly one" if options.exactly_one else "all", S.shape[1], seconds),
             *(result.boards, result.boards_right, result.blank_cells_right),
             *(1e3 * result.seconds / result.boards, torch.get_num_threads()),
